@@ -1,0 +1,69 @@
+# Every target sets up all it needs from a bare Python 3.11, 3.12 or 3.13.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SERVICES := $(BIN)/python deploy/services
+RUN := .services
+PACKAGES := clearpane proxy consumer reader
+# These belong to the tests and to deploy/services; the command itself refuses a variable that it does not know.
+CLEAN := env -u CLEARPANE_CACHE -u CLEARPANE_TEST_KAFKA -u CLEARPANE_TEST_S3
+
+.PHONY: help demo up install test test-minio lint bench services services-stop compose-check compose-env lock clean
+
+help:  ## print this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: install  ## a trial with a built-in fake provider: calls by the official SDKs, recorded and shown
+	@$(CLEAN) $(BIN)/clearpane demo
+
+up: install  ## proxy, shipper and consumer on this machine; records in a local folder
+	@$(CLEAN) $(BIN)/clearpane up
+
+install: $(READY)  ## leave the command at .venv/bin/clearpane
+
+$(READY): pyproject.toml requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "Clearpane needs Python 3.11, 3.12 or 3.13 with venv (Debian: apt-get install python3 python3-venv)"; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: install  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict $(addprefix -p ,$(PACKAGES))
+	@$(BIN)/lint-imports
+
+test: lint  ## lint, then every test beside a real Kafka and a real S3 server
+	@$(SERVICES) with kafka versitygw -- $(BIN)/python -m pytest $(ARGS)
+
+test-minio: install  ## the lake's tests on MinIO, the second store
+	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)
+
+bench: install  ## added latency and calls per second against direct and nginx
+	@$(CLEAN) bench/run
+
+services: install  ## leave a real Kafka and a real S3 server running on loopback
+	@$(SERVICES) start kafka versitygw --in $(RUN)
+
+services-stop: install  ## stop them
+	@$(SERVICES) stop kafka versitygw --in $(RUN)
+
+compose-env:  ## write .env with random secrets for docker-compose.yml
+	@deploy/compose-env
+
+compose-check: install compose-env  ## docker-compose.yml for real: engine, build, up, calls, records counted, down
+	@deploy/compose-check
+
+lock: install  ## compile requirements/*.txt anew
+	@deploy/lock
+
+clean:  ## remove what the targets above made in this folder
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,104 @@
+"""Apache Kafka from its Maven artifacts: one node that is broker and controller (KRaft)."""
+
+import shutil
+import socket
+import struct
+from pathlib import Path
+
+import cache
+import service
+import toolchain
+
+VERSION = "4.1.0"
+LOG4J = "2.24.3"
+ARTIFACTS = (
+    f"org.apache.kafka:kafka_2.13:{VERSION}",
+    f"org.apache.kafka:kafka-tools:{VERSION}",
+    f"org.apache.logging.log4j:log4j-core:{LOG4J}",
+    f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J}",
+)
+CLUSTER_ID = "Q2xlYXJwYW5lVGVzdDAwMQ"  # 16 bytes, base64
+HEAP = "-Xmx512m"
+
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>clearpane</groupId><artifactId>kafka</artifactId><version>1</version>
+  <dependencies>{}</dependencies>
+</project>
+"""
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{controller}
+listeners=PLAINTEXT://{broker},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{broker}
+controller.listener.names=CONTROLLER
+log.dirs={data}
+num.partitions=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+"""
+
+LOG4J_PROPERTIES = """\
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{ISO8601} %p %c: %m%n
+rootLogger.level=info
+rootLogger.appenderRef.console.ref=console
+"""
+
+
+def fetch() -> Path:
+    """A folder with libs/*.jar, log4j2.properties and formatted/, an empty storage folder to copy."""
+    return cache.entry(f"kafka-{VERSION}", _build)
+
+
+def _build(folder: Path) -> None:
+    coordinates = [artifact.split(":") for artifact in ARTIFACTS]
+    dependencies = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+        for group, name, version in coordinates
+    )
+    (folder / "pom.xml").write_text(POM.format(dependencies))
+    toolchain.run(toolchain.maven(), "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", cwd=folder)
+    (folder / "log4j2.properties").write_text(LOG4J_PROPERTIES)
+    properties = folder / "format.properties"
+    properties.write_text(PROPERTIES.format(broker="127.0.0.1:9092", controller="127.0.0.1:9093", data=folder / "formatted"))
+    format_storage = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", properties)
+    toolchain.run(toolchain.java(), "-cp", f"{folder}/libs/*", *format_storage)
+
+
+def command(folder: Path) -> tuple[list[str], dict[str, str]]:
+    home = fetch()
+    data = folder / "data"
+    if not data.exists():
+        shutil.copytree(home / "formatted", data)
+    properties = folder / "server.properties"
+    controller = service.address(folder, "controller")
+    properties.write_text(PROPERTIES.format(broker=service.address(folder), controller=controller, data=data))
+    options = [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={home}/log4j2.properties"]
+    return [str(toolchain.java()), *options, "-cp", f"{home}/libs/*", "kafka.Kafka", str(properties)], {}
+
+
+def answers(folder: Path) -> bool:
+    """Whether the broker answers an ApiVersions request (version 0, correlation id 7)."""
+    host, port = service.address(folder).split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2) as connection:
+            connection.sendall(struct.pack(">ihhih", 10, 18, 0, 7, -1))
+            return connection.recv(8)[4:] == struct.pack(">i", 7)
+    except OSError:
+        return False
+
+
+SERVICE = service.Service("kafka", f"Apache Kafka {VERSION}", fetch, command, answers)

@@ -1,0 +1,164 @@
+"""Real services for the tests that need them: `make test` starts them and says where they are.
+
+A test that uses `kafka_bootstrap`, `kafka_topic` or `own_kafka` bears the mark `kafka`, one that uses `s3_lake` or
+`s3_environment` the mark `s3`. Where the service is not there they are left out, in one line; with CI=true that is an error.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+ROOT = Path(__file__).parents[1]
+PARTITIONS = 4
+BROKER_READY_TIMEOUT_S = 45.0
+NEEDS = {
+    "kafka": ("CLEARPANE_TEST_KAFKA", {"kafka_bootstrap", "kafka_topic", "own_kafka"}),
+    "s3": ("CLEARPANE_TEST_S3", {"s3_lake", "s3_environment"}),
+}
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ALLOW_HTTP")
+SERVICES = pytest.StashKey[dict[str, str]]()
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+hypothesis.settings.register_profile("clearpane", deadline=None, derandomize=os.environ.get("CI") == "true")
+hypothesis.settings.load_profile("clearpane")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The variables move out of the environment: what a test starts must see its own settings only."""
+    mine = [name for name in os.environ if name.startswith(("CLEARPANE_", "AWS_"))]
+    config.stash[SERVICES] = {name: os.environ.pop(name) for name in mine}
+    config.stash[LEFT_OUT] = []
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    found = config.stash[SERVICES]
+    where = {"kafka": found.get("CLEARPANE_TEST_KAFKA"), "s3": found.get("AWS_ENDPOINT_URL_S3")}
+    return [f"real {name}: {address}" for name, address in where.items() if address]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for mark, (variable, fixtures) in NEEDS.items():
+        needy = [item for item in items if item.get_closest_marker(mark) or fixtures & set(getattr(item, "fixturenames", ()))]
+        for item in needy:
+            item.add_marker(mark)
+        if variable in config.stash[SERVICES] or not needy:
+            continue
+        reason = f"{len(needy)} tests marked `{mark}`: {variable} is not set (`make test` starts the services)"
+        if os.environ.get("CI") == "true":
+            raise pytest.UsageError(f"CI must not leave out {reason}")
+        config.stash[LEFT_OUT].append(reason)
+        config.hook.pytest_deselected(items=needy)
+        items[:] = [item for item in items if item not in needy]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for reason in config.stash[LEFT_OUT]:
+        terminalreporter.write_line(f"Left out: {reason}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(pytestconfig: pytest.Config) -> str:
+    """HOST:PORT of a real broker that all tests share; one that stops it uses `own_kafka`."""
+    return pytestconfig.stash[SERVICES]["CLEARPANE_TEST_KAFKA"]
+
+
+@pytest.fixture
+async def kafka_topic(kafka_bootstrap: str) -> AsyncIterator[str]:
+    """The name of a fresh topic with four partitions."""
+    name = f"test-{uuid.uuid4().hex[:16]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, num_partitions=PARTITIONS, replication_factor=1)])
+        yield name
+        await admin.delete_topics([name])
+    finally:
+        await admin.close()
+
+
+class Broker:
+    """A real broker of one test's own, on one port and one data folder for life: kill it, freeze it, bring it back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{json.loads((self._folder / 'ports.json').read_text())['port']}"
+
+    async def start(self) -> None:
+        """Returns when the broker answers."""
+        self._folder.mkdir(exist_ok=True)
+        argv = [sys.executable, str(ROOT / "deploy" / "services"), "run", "kafka", "--in", str(self._folder), "--tied"]
+        with (self._folder / "kafka.log").open("ab") as log:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        async with asyncio.timeout(BROKER_READY_TIMEOUT_S):
+            while not await self._answers():
+                assert self._process.poll() is None, (self._folder / "kafka.log").read_text()[-2000:]
+                await asyncio.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine that dies."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: the port stays open, nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def _answers(self) -> bool:
+        """Whether an ApiVersions request (version 0, correlation id 7) is answered."""
+        try:
+            host, port = self.bootstrap.split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return False
+        try:
+            writer.write(struct.pack(">ihhih", 10, 18, 0, 7, -1))
+            return (await asyncio.wait_for(reader.readexactly(8), 2))[4:] == struct.pack(">i", 7)
+        except (OSError, EOFError, TimeoutError):
+            return False
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def own_kafka(tmp_path: Path) -> AsyncIterator[Broker]:
+    broker = Broker(tmp_path / "kafka")
+    try:
+        await broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_environment(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The `AWS_*` variables of a real S3 server."""
+    return {name: pytestconfig.stash[SERVICES][name] for name in AWS}
+
+
+@pytest.fixture
+def s3_lake(pytestconfig: pytest.Config, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """s3://bucket/prefix, empty and this test's own; the environment says how to reach it."""
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    yield f"{pytestconfig.stash[SERVICES]['CLEARPANE_TEST_S3']}/{uuid.uuid4().hex}"
