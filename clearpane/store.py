@@ -93,6 +93,15 @@ class Store:
         except NotFound:
             return None
 
+    async def folders(self, prefix: str) -> list[str]:
+        """The prefixes one level below `prefix`, each ending in `/` as `prefix` does, sorted."""
+
+        async def read() -> list[str]:
+            found = await obstore.list_with_delimiter_async(self._backend, prefix.rstrip("/"))
+            return sorted(f"{folder.rstrip('/')}/" for folder in found["common_prefixes"])
+
+        return await _translated(read())
+
     async def list(self, prefix: str, *, after: str | None = None) -> list[Entry]:
         """Every object whose key starts with `prefix` (and comes after `after`), sorted by key."""
 

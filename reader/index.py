@@ -1,0 +1,98 @@
+"""One Parquet file of the index as rows. The only module of the readers that knows pyarrow."""
+
+import functools
+import io
+import operator
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from clearpane.contract.lake import Place
+from clearpane.contract.records import COLUMNS, Kind, Row
+from reader.filter import Filter
+
+_TYPES: dict[Kind, Any] = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "decimal": pa.decimal128(38, 18),
+    "flag": pa.bool_(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "texts": pa.list_(pa.string()),
+    "map": pa.map_(pa.string(), pa.string()),
+}
+SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+_FAILED_ENDS = ["upstream_error", "timeout", "shutdown", "interrupted", "rejected"]
+
+
+class DamagedIndex(Exception):
+    """A file of the index cannot be read: which, and why. It can be made again from calls/."""
+
+
+def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
+    """The rows of an index file, whole or those that `wanted` asks for: one value per COLUMNS. Raises DamagedIndex."""
+    try:
+        table = _aligned(pq.read_table(io.BytesIO(data)))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}") from error
+    conditions = _conditions(wanted) if wanted else []
+    chosen = table.filter(functools.reduce(operator.and_, conditions)) if conditions else table
+    found: list[Row] = chosen.to_pylist(maps_as_pydicts="lossy")
+    return found
+
+
+def dataset(files: Iterable[tuple[Place, Callable[[], io.RawIOBase]]]) -> Any:
+    """A pyarrow dataset over the files with the columns of COLUMNS, `dt` and `hour`; a file is read when a scan needs it."""
+    form = ds.ParquetFileFormat()
+    fragments = [form.make_fragment(pa.PythonFile(opened(), mode="r"), partition_expression=_partition(place)) for place, opened in files]
+    schema = SCHEMA.append(pa.field("dt", pa.string())).append(pa.field("hour", pa.string()))
+    return ds.FileSystemDataset(fragments, schema=schema, format=form)
+
+
+def _partition(place: Place) -> Any:
+    return (ds.field("dt") == f"{place.hour:%Y-%m-%d}") & (ds.field("hour") == f"{place.hour:%H}")
+
+
+def _aligned(table: Any) -> Any:
+    """Files of older versions lack columns: they read as null."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type) for field in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _conditions(wanted: Filter) -> list[Any]:
+    """One boolean expression for each thing asked for (of three values, as in SQL); only what is true is wanted."""
+    equal = {"user_id": wanted.user, "session_id": wanted.session, "provider": wanted.provider, "end": wanted.end}
+    either = {("model", "model_requested"): wanted.model, ("request_id", "client_request_id"): wanted.request_id}
+    found = [pc.field(name) == value for name, value in equal.items() if value is not None]
+    found += [(pc.field(one) == value) | (pc.field(other) == value) for (one, other), value in either.items() if value is not None]
+    found += [pc.map_lookup(pc.field("properties"), name, "first") == value for name, value in wanted.properties.items()]
+    if wanted.since is not None:
+        found.append(pc.field("received_at") >= _time(wanted.since))
+    if wanted.until is not None:
+        found.append(pc.field("received_at") < _time(wanted.until))
+    if wanted.cost_min is not None:
+        found.append(pc.field("cost_total") >= pa.scalar(wanted.cost_min, _TYPES["decimal"]))
+    if wanted.status is not None:
+        found.append(_status(wanted.status))
+    return found
+
+
+def _time(moment: datetime) -> Any:
+    return pa.scalar(moment.astimezone(UTC), _TYPES["time"])
+
+
+def _status(wanted: str) -> Any:
+    code = pc.field("status")
+    if wanted == "error":
+        failed = pc.is_null(code) | (code >= 400)
+        return failed | pc.is_valid(pc.field("error_type")) | pc.field("end").isin(_FAILED_ENDS)
+    if wanted.endswith("xx"):
+        return (code >= int(wanted[0]) * 100) & (code < int(wanted[0]) * 100 + 100)
+    return code == int(wanted)
