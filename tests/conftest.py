@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import hypothesis
@@ -157,8 +157,8 @@ def s3_environment(pytestconfig: pytest.Config) -> dict[str, str]:
 
 
 @pytest.fixture
-def s3_lake(pytestconfig: pytest.Config, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_lake(pytestconfig: pytest.Config, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """s3://bucket/prefix, empty and this test's own; the environment says how to reach it."""
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
-    yield f"{pytestconfig.stash[SERVICES]['CLEARPANE_TEST_S3']}/{uuid.uuid4().hex}"
+    return f"{pytestconfig.stash[SERVICES]['CLEARPANE_TEST_S3']}/{uuid.uuid4().hex}"
