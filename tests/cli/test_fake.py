@@ -131,7 +131,7 @@ async def test_responses_number_their_events_and_end_with_the_whole(provider):
 
 async def test_anthropic_writes_the_cache_in_the_first_turn_and_reads_it_later(provider):
     system = [{"type": "text", "text": "a b c d e", "cache_control": {"type": "ephemeral"}}]
-    body = {"model": "claude-sonnet-4-5", "max_tokens": 99, "system": system, "messages": [{"role": "user", "content": "one two"}]}
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 99, "system": system, "messages": [{"role": "user", "content": "one two"}]}
     _, headers, raw = await post(provider, "/v1/messages", body, ANTHROPIC)
     usage = orjson.loads(raw)["usage"]
     assert headers["request-id"].startswith("req_")

@@ -77,6 +77,12 @@ CATALOGUE = (
     Model(name="gpt-3.5-turbo-instruct", snapshot="gpt-3.5-turbo-instruct", maker="openai", price=_price("1.50", "2")),
     Model(name="text-embedding-3-small", snapshot="text-embedding-3-small", maker="openai", price=_price("0.02")),
     Model(
+        name="claude-sonnet-4-6",
+        snapshot="claude-sonnet-4-6",
+        maker="anthropic",
+        price=_price("3", "15", "0.30", "3.75", "6"),
+    ),
+    Model(
         name="claude-sonnet-4-5",
         snapshot="claude-sonnet-4-5-20250929",
         maker="anthropic",
