@@ -1,0 +1,37 @@
+"""The spool: a worker's append-only segments on local disk, between a live call and everything that may be slow.
+
+`<root>/<spool id>/` holds `lock` (held by the living writer) and segments `<first frame's number>.seg`; the shipper
+keeps its own files beside them. One spool is one life of one worker process.
+"""
+
+from proxy.spool.folder import Claim, claim, drop_segment, drop_spool, segments, spools
+from proxy.spool.frames import Frame, FrameType, SpoolDamaged, split_completed
+from proxy.spool.reader import SpoolReader
+from proxy.spool.space import REASONS, SpoolCounters
+from proxy.spool.thread import SpoolThread
+
+ADMITTED = FrameType.ADMITTED
+STARTED = FrameType.STARTED
+COMPLETED = FrameType.COMPLETED
+GAP = FrameType.GAP
+
+__all__ = [
+    "ADMITTED",
+    "COMPLETED",
+    "GAP",
+    "REASONS",
+    "STARTED",
+    "Claim",
+    "Frame",
+    "FrameType",
+    "SpoolCounters",
+    "SpoolDamaged",
+    "SpoolReader",
+    "SpoolThread",
+    "claim",
+    "drop_segment",
+    "drop_spool",
+    "segments",
+    "split_completed",
+    "spools",
+]

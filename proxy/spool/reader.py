@@ -1,0 +1,188 @@
+"""SpoolReader: follows the segments of one spool, dead or alive, and trusts no byte that the checksum does not cover."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from proxy.spool import folder as folders
+from proxy.spool.frames import HEAD_BYTES, Frame, FrameType, Head, SpoolDamaged, candidates, checked_payload, head_at, seed_of
+
+_WINDOW_BYTES = 1 << 20
+# What a search for the next frame may spend on checksums, per segment: bodies can be made to look like heads.
+_SEARCH_BYTES_MAX = 1 << 30
+# In a living segment a bad frame is searched past only when this much stands behind it, then twice this, and so on.
+_PROOF_BYTES_MIN = 64 << 10
+
+
+class SpoolReader:
+    """Reads from (`segment`, `offset`) on; a segment that is gone is passed over to the next one.
+
+    Set `sealed` once the writer is known to be dead (its lock was claimed): then the spool's end is final, and a torn
+    tail is cut. Until then bytes at the end that are no frame are one that is being written. `corrupt_bytes`
+    counts what was skipped. Errors of the disk are raised as SpoolDamaged; the position stays, so reading can be tried again.
+    """
+
+    def __init__(self, folder: Path, segment: int = 0, offset: int = 0, *, sealed: bool = False) -> None:
+        self.folder = folder
+        self.sealed = sealed
+        self.corrupt_bytes = 0
+        self._seed = seed_of(folder.name)
+        self._segment, self._offset = segment, offset
+        self._file: _SegmentFile | None = None
+        self._proof_bytes = _PROOF_BYTES_MIN
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Segment and byte offset of the next frame."""
+        return self._segment, self._offset
+
+    def seek(self, segment: int, offset: int = 0) -> None:
+        self.close()
+        self._segment = segment
+        self._move(offset)
+
+    def read(self, frames_max: int, bytes_max: int) -> list[Frame]:
+        """The next frames, `bytes_max` in all (or one larger one); [] when nothing new is there."""
+        try:
+            return self._read(frames_max, bytes_max)
+        except OSError as error:
+            self.close()
+            raise SpoolDamaged(f"segment {self._segment}: {error.strerror}") from error
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _read(self, frames_max: int, bytes_max: int) -> list[Frame]:
+        frames: list[Frame] = []
+        room = bytes_max
+        while len(frames) < frames_max and (frame := self._peek()) is not None:
+            room -= frame.end - self._offset
+            if frames and room < 0:
+                break
+            frames.append(frame)
+            self._move(frame.end)
+        return frames
+
+    def _peek(self) -> Frame | None:
+        """The frame at the position, which moves over damage and to following segments on the way."""
+        while True:
+            file = self._file or self._open()
+            if file is None:
+                return None
+            found = file.frame_at(self._offset)
+            if found is not None:
+                return found
+            # What stood in a segment before a later one was seen is all it will ever hold: list first, look again after.
+            later = next((number for number in folders.segments(self.folder) if number > self._segment), None)
+            found = file.frame_at(self._offset, fresh=True)
+            if found is not None:
+                return found
+            size = file.size()
+            if self._offset < size:
+                if not self._pass_damage(file, size, final=self.sealed or later is not None):
+                    return None
+            elif later is None:
+                return None
+            else:
+                self.seek(later)
+
+    def _open(self) -> "_SegmentFile | None":
+        """The segment of the position, or the first one after it."""
+        for number in folders.segments(self.folder):
+            if number < self._segment:
+                continue
+            try:
+                self._file = _SegmentFile(self.folder, number, self._seed)
+            except FileNotFoundError:
+                continue
+            self._offset = self._offset if number == self._segment else 0
+            self._segment = number
+            return self._file
+        return None
+
+    def _pass_damage(self, file: "_SegmentFile", size: int, *, final: bool) -> bool:
+        """Moves behind bytes that are no frame. False while they may still become one."""
+        target = file.behind(self._offset)
+        if target is None and (final or size - self._offset >= self._proof_bytes):
+            target = file.search(self._offset + 1, size)
+            self._proof_bytes = 2 * (size - self._offset)
+        if target is None and not final:
+            return False
+        target = size if target is None else target
+        self.corrupt_bytes += target - self._offset
+        self._move(target)
+        return True
+
+    def _move(self, offset: int) -> None:
+        self._offset = offset
+        self._proof_bytes = _PROOF_BYTES_MIN
+
+
+class _SegmentFile:
+    """One open segment, read through a window."""
+
+    def __init__(self, folder: Path, number: int, seed: int) -> None:
+        self._descriptor = os.open(folders.segment_path(folder, number), os.O_RDONLY | os.O_CLOEXEC)
+        self._number, self._seed = number, seed
+        self._window, self._window_at = b"", 0
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def frame_at(self, offset: int, *, fresh: bool = False) -> Frame | None:
+        """The valid frame that begins at `offset`; `fresh` looks at the file again."""
+        if fresh:
+            self._window = b""
+        head = self._head(offset)
+        if head is None:
+            return None
+        data, at = self._bytes(offset, head.frame_bytes)
+        payload = checked_payload(self._seed, head, data, at)
+        if payload is None:
+            return None
+        return Frame(FrameType(head.type), head.sequence, payload, self._number, offset + head.frame_bytes)
+
+    def behind(self, offset: int) -> int | None:
+        """Where the damaged frame at `offset` ends, if its length can be believed: a valid frame follows."""
+        head = self._head(offset)
+        if head is None or self.frame_at(offset + head.frame_bytes) is None:
+            return None
+        return offset + head.frame_bytes
+
+    def search(self, offset: int, size: int) -> int | None:
+        """The first valid frame at or after `offset`."""
+        budget = _SEARCH_BYTES_MAX
+        for found in self._candidates(offset, size):
+            head = self._head(found)
+            if head is None or found + head.frame_bytes > size:
+                continue
+            budget -= head.frame_bytes
+            if budget < 0:
+                return None
+            if self.frame_at(found) is not None:
+                return found
+        return None
+
+    def _candidates(self, offset: int, size: int) -> Iterator[int]:
+        while offset + HEAD_BYTES <= size:
+            chunk = os.pread(self._descriptor, min(_WINDOW_BYTES, size - offset), offset)
+            for found in candidates(chunk):
+                yield offset + found
+            # A head that lies across the chunk's end is found at the beginning of the next one.
+            offset += max(len(chunk), HEAD_BYTES) - HEAD_BYTES + 1
+
+    def _head(self, offset: int) -> Head | None:
+        return head_at(*self._bytes(offset, HEAD_BYTES))
+
+    def _bytes(self, offset: int, length: int) -> tuple[bytes, int]:
+        """At least `length` bytes from `offset` if the file has them, and where in the buffer they begin."""
+        at = offset - self._window_at
+        if not 0 <= at <= at + length <= len(self._window):
+            self._window = os.pread(self._descriptor, max(length, _WINDOW_BYTES), offset)
+            self._window_at, at = offset, 0
+        return self._window, at
