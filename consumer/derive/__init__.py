@@ -1,0 +1,80 @@
+"""Derivation: one envelope -> what a record says beyond it. Pure; `derive` never raises, whatever the bodies hold.
+
+    model             as answered, else as requested; with model_requested, and model_version (OpenAI's system fingerprint)
+    provider_family   streamed
+    params            {name: scalar}: temperature, top_p, seed, max_tokens, reasoning_effort ...
+    answer            {text, reasoning, refusal, tool_calls: [{id, name, arguments}], alternatives?}
+    finish_reasons    [text], in the provider's words
+    error_code        the provider's own code
+    service_tier      as answered, else as requested
+    usage             {input_tokens ... output_audio_tokens, total_tokens, source, method, reason, stated}
+                        source: provider, estimated, unknown (all counts null, with a reason); stated: the block as given
+    cost              {input, output, tools, total, currency, source, reason, price_version, priced_as, variant, rates}
+                        decimal strings in USD; source: provider (stated), book (priced by us), unknown (null, with a reason)
+    first_token_ms    tokens_per_second, streams only
+    parse_error       what could not be read; it holds no content
+
+An answer with an error status that states no usage has usage unknown and cost null: providers differ in what they bill.
+"""
+
+from typing import Any
+
+from clearpane.contract.envelope import Envelope
+from consumer.derive import answer as answers
+from consumer.derive import costing, metering, reading, timing, usage
+from consumer.derive.metering import Metered
+from consumer.derive.prices import Cost, PriceBook
+from consumer.derive.reading import Reading
+from consumer.derive.row import row
+from consumer.derive.untrusted import mapping, storable
+
+__all__ = ["PriceBook", "derive", "row"]
+
+
+def derive(envelope: Envelope, book: PriceBook) -> dict[str, Any]:
+    """The record's `derived` group; its shape stands at the top of this module."""
+    try:
+        read = reading.read(envelope)
+        metered = metering.meter(read)
+        return _derived(read, metered, costing.charge(read, metered, book))
+    except Exception as error:  # a record that breaks us must not stop its log: it is kept, and says so
+        read = Reading({}, error=f"derivation failed: {type(error).__name__}")
+        return _derived(read, Metered(None, "unknown", reason=read.error), Cost(source="unknown", reason=read.error))
+
+
+def _derived(read: Reading, metered: Metered, cost: Cost) -> dict[str, Any]:
+    marks = mapping(read.envelope.get("timing"))
+    first_ms = timing.first_token_ms(marks, read.content_end) if _streamed(read) and not read.response.get("content_encoding") else None
+    output = metered.leaves.total_output if metered.leaves else None
+    return {
+        "model": read.answer.model or read.request.model,
+        "model_requested": read.request.model,
+        "model_version": read.answer.model_version,
+        "provider_family": read.family.NAME if read.family else None,
+        "streamed": _streamed(read),
+        "params": read.request.params,
+        "answer": answers.record(read.answer),
+        "finish_reasons": [choice.finish_reason for _, choice in sorted(read.answer.choices.items()) if choice.finish_reason],
+        "error_code": read.answer.error_code,
+        "service_tier": read.answer.service_tier or read.request.service_tier,
+        "usage": _usage(read, metered),
+        "cost": cost.record(),
+        "first_token_ms": first_ms,
+        "tokens_per_second": timing.tokens_per_second(marks, first_ms, output),
+        "parse_error": read.error or metered.error,
+    }
+
+
+def _usage(read: Reading, metered: Metered) -> dict[str, Any]:
+    return {
+        **usage.record(metered.leaves),
+        "source": metered.source,
+        "method": metered.method,
+        "reason": metered.reason,
+        "stated": storable(read.answer.stated),
+    }
+
+
+def _streamed(read: Reading) -> bool:
+    stated = read.response.get("streamed")
+    return stated if isinstance(stated, bool) else read.response_body.streamed

@@ -1,0 +1,77 @@
+"""Usage where the provider stated none: a cut stream, a server that does not count. Marked `estimated`, with its method.
+
+Chat framing and tools by the rules OpenAI published (3 tokens a message, 1 a name, 3 to prime the answer):
+https://github.com/openai/openai-cookbook, "How to count tokens with tiktoken".
+"""
+
+from dataclasses import dataclass
+
+from consumer.derive import tokens
+from consumer.derive.answer import Answer, Choice
+from consumer.derive.request import Prompt
+from consumer.derive.untrusted import Mapping, items, mapping, text
+
+_MESSAGE, _NAME, _PRIMING = 3, 1, 3
+_TOOL_START = {"o200k_base": 7, "cl100k_base": 10}
+_TOOLS_END, _PROPERTIES, _PROPERTY, _ENUM, _ENUM_ITEM = 12, 3, 3, -3, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    tokens: int
+    method: str
+
+
+def of_prompt(prompt: Prompt, model: str | None) -> Estimate:
+    encoding, own = tokens.encoding_of(model)
+    total = sum(tokens.count(turn.texts, encoding) for turn in prompt.turns)
+    if prompt.chat:
+        total += sum(_frame(turn.role, turn.name, encoding) for turn in prompt.turns) + _PRIMING
+        total += _tools(prompt.tools, encoding)
+    return Estimate(total, _method(encoding, own, "images, files and history not counted" if prompt.uncounted else None))
+
+
+def of_answer(answer: Answer, model: str | None, *, scale: float = 1.0) -> Estimate:
+    """`scale`: bytes of the whole answer over bytes kept, where the record holds only its beginning."""
+    encoding, own = tokens.encoding_of(model)
+    total = sum(tokens.count(_pieces(choice), encoding) for choice in answer.choices.values())
+    return Estimate(round(total * scale), _method(encoding, own, "scaled to the answer's bytes" if scale > 1 else None))
+
+
+def _pieces(choice: Choice) -> list[str]:
+    tools = [piece for tool in choice.tools.values() for piece in (tool.name or "", "".join(tool.arguments))]
+    return ["".join(choice.text), "".join(choice.reasoning), "".join(choice.refusal), *tools]
+
+
+def _method(encoding: str, own: bool, remark: str | None) -> str:
+    parts = [f"tiktoken {encoding}", None if own else "not the model's own encoding", remark]
+    return "; ".join(part for part in parts if part)
+
+
+def _frame(role: str, name: str, encoding: str) -> int:
+    named = tokens.count([name], encoding) + _NAME if name else 0
+    return _MESSAGE + tokens.count([role], encoding) + named
+
+
+def _tools(tools: list[Mapping], encoding: str) -> int:
+    if not tools:
+        return 0
+    return sum(_tool(tool, encoding) for tool in tools) + _TOOLS_END
+
+
+def _tool(tool: Mapping, encoding: str) -> int:
+    properties = mapping(mapping(tool.get("parameters")).get("properties"))
+    total = _TOOL_START[encoding] + tokens.count([f"{text(tool.get('name')) or ''}:{_described(tool)}"], encoding)
+    total += _PROPERTIES if properties else 0
+    return total + sum(_property(name, mapping(value), encoding) for name, value in properties.items())
+
+
+def _property(name: str, value: Mapping, encoding: str) -> int:
+    total = _PROPERTY + tokens.count([f"{name}:{text(value.get('type')) or ''}:{_described(value)}"], encoding)
+    if options := [option for option in items(value.get("enum")) if isinstance(option, str)]:
+        total += _ENUM + sum(_ENUM_ITEM + tokens.count([option], encoding) for option in options)
+    return total
+
+
+def _described(source: Mapping) -> str:
+    return (text(source.get("description")) or "").removesuffix(".")
