@@ -15,6 +15,7 @@ Event = Literal["started", "completed"]
 End = Literal[
     "complete",  # the last byte of the answer reached the client's socket
     "client_disconnected",
+    "client_error",  # the request's body was malformed, too slow or too large: it could not be sent on to its end
     "upstream_error",  # refused, reset, broken or malformed answer
     "timeout",  # one of our deadlines on the upstream
     "shutdown",  # the proxy stopped and the grace time was over

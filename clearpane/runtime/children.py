@@ -89,6 +89,8 @@ class Child:
             code = await self._one_life()
             was_ready = self.ready.is_set()
             self.ready.clear()
+            if self._listener is not None:
+                self._listener(self, {"event": "gone", "pid": self.pid})
             self.pid = None
             if self._stopping:
                 return

@@ -1,0 +1,54 @@
+"""Answers of the proxy itself, in the shape that the caller's SDK reads. Pure.
+
+They name the proxy as their source, the reason (a closed set), and what to do.
+"""
+
+import orjson
+
+REASON_HEADER = b"Clearpane-Error"
+
+# reason -> (status, the type that the SDKs of OpenAI and Anthropic know)
+_STATUS_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    500: "api_error",
+    501: "api_error",
+    502: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_PHRASES = {
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+
+def error_body(status: int, reason: str, message: str, *, request_id: str | None, anthropic: bool) -> bytes:
+    """OpenAI's `error` object, or Anthropic's `type: error` around one."""
+    kind = _STATUS_TYPES.get(status, "api_error")
+    text = f"Clearpane (the proxy, not the provider): {message}"
+    if anthropic:
+        error = {"type": kind, "message": text, "source": "proxy", "reason": reason}
+        return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
+    return orjson.dumps(
+        {"error": {"message": text, "type": kind, "param": None, "code": reason, "source": "proxy", "request_id": request_id}}
+    )
+
+
+def answer_head(status: int, body: bytes, headers: list[tuple[bytes, bytes]], *, close: bool) -> bytes:
+    parts = [b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (status, _PHRASES.get(status, b""), len(body))]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
+    return b"".join(parts)

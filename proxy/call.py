@@ -1,0 +1,251 @@
+"""One call: its facts as they become known, and the one place where it ends.
+
+`started` is told once when the answer's head is there, `end` once, last, whatever happened. Both hand facts
+to the spool; neither waits. The shape is `call.v1` (clearpane/contract/envelope.v1.schema.json).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import orjson
+
+from clearpane import __version__
+from clearpane.contract import identifiers, secrets
+from clearpane.contract.envelope import SCHEMA, End, ErrorSource, Facts
+from proxy.capture import Budget, Capture
+from proxy.chunk_times import ChunkTimes
+from proxy.control import Controls
+from proxy.headers import Headers, first
+from proxy.routes import Route
+from proxy.trace import Trace
+
+_STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream", "application/stream+json")
+_USER_AGENT_CHARS_MAX = 512
+
+
+class Spool(Protocol):
+    """What a call needs of the spool (proxy/spool)."""
+
+    def admit(self, facts: bytes) -> int: ...
+
+    def started(self, sequence: int, facts: bytes) -> None: ...
+
+    def completed(self, sequence: int, facts: bytes, request_body: bytes, response_body: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What all calls of a worker share in being recorded."""
+
+    spool: Spool
+    budget: Budget
+    capture_bytes_max: int
+    hostname: str
+    fingerprint: Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call did not end well: whose fault, which kind (a closed set), and a text without secrets."""
+
+    source: ErrorSource
+    type: str
+    message: str
+
+
+class Call:
+    """Monotonic times are seconds of time.perf_counter; offsets in the facts are milliseconds since `received`."""
+
+    __slots__ = (
+        "_received_s", "_secrets", "_sequence", "_recording", "chunk_times", "ended", "facts", "operation", "provider", "request",
+        "request_id", "response", "connect_s", "upstream_started_ms",
+    )  # fmt: skip
+
+    def __init__(self, recording: Recording, *, method: str, target: str, headers: Headers, controls: Controls) -> None:
+        self._recording = recording
+        self._received_s = time.perf_counter()
+        self.request_id = identifiers.new_request_id()
+        self.request = Capture(recording.capture_bytes_max, recording.budget)
+        self.response = Capture(recording.capture_bytes_max, recording.budget)
+        self.chunk_times = ChunkTimes()
+        self.ended = False
+        self.connect_s = 0.0
+        self.upstream_started_ms: float | None = None
+        self.operation = "other"
+        self.provider: str | None = None
+        query = target.partition("?")[2].encode("utf-8", "surrogateescape")
+        self._secrets = secrets.credentials_of(headers, query)
+        self.facts = self._first_facts(method, target, query, headers, controls)
+        self._sequence = -1
+
+    def admit(self, trace: Trace, route: Route | None) -> None:
+        """The call can't vanish from here on."""
+        self.facts["trace"] = trace.facts()
+        if route is not None:
+            self.operation, self.provider = route.operation, route.upstream.provider
+            self.facts["target"] = {
+                "provider": route.upstream.provider,
+                "upstream": route.upstream.name,
+                "operation": route.operation,
+                "url": secrets.safe_url(_url_of(route)),
+            }
+        self._sequence = self._recording.spool.admit(orjson.dumps(self.facts))
+
+    def now_ms(self) -> float:
+        return (time.perf_counter() - self._received_s) * 1000
+
+    def sending(self) -> None:
+        """The request's head goes to the upstream's socket now."""
+        self.upstream_started_ms = self.now_ms()
+        timing = self.facts["timing"]
+        timing["upstream_started_ms"] = round(self.upstream_started_ms, 3)
+        timing["proxy_ms"] = round(self.proxy_ms, 3)
+
+    @property
+    def proxy_ms(self) -> float:
+        return max((self.upstream_started_ms or 0.0) - self.connect_s * 1000, 0.0)
+
+    def answered(self, status: int, headers: Headers) -> None:
+        response = self.facts["response"]
+        response["status"] = status
+        response["headers"] = found = secrets.safe_headers(headers, secrets.ALLOWED_RESPONSE_HEADERS)
+        response["content_encoding"] = found.get("content-encoding")
+        response["streamed"] = found.get("content-type", "").startswith(_STREAM_TYPES)
+        self.facts["timing"]["upstream_headers_ms"] = round(self.now_ms(), 3)
+
+    def started(self) -> None:
+        self.facts["recorded_at"] = _timestamp(time.time_ns())
+        self._recording.spool.started(self._sequence, orjson.dumps(self.facts))
+
+    def body(self, payload: list[bytes]) -> None:
+        """A piece of the answer's body, transfer framing taken off."""
+        for piece in payload:
+            self.response.add(piece)
+        if payload:
+            self.chunk_times.add(self.now_ms(), self.response.seen)
+
+    def end(self, end: End, failure: Failure | None = None) -> None:
+        """The last word on the call. Whoever comes second changes nothing."""
+        if self.ended:
+            return
+        self.ended = True
+        self._last_facts(end, failure)
+        request_body = self._close(self.request, "request")
+        response_body = self._close(self.response, "response")
+        self._recording.spool.completed(self._sequence, orjson.dumps(self.facts), request_body, response_body)
+
+    def _close(self, capture: Capture, side: str) -> bytes:
+        facts = self.facts[side]
+        kept = capture.bytes()
+        facts["body_bytes"], facts["body_sha256"] = capture.seen, capture.sha256()
+        facts["truncated"] = capture.truncated
+        kept, count = secrets.scrub(kept, self._secrets)
+        self.facts["policy"]["redactions"] += count
+        capture.close()
+        return kept
+
+    def _last_facts(self, end: End, failure: Failure | None) -> None:
+        times = self.chunk_times
+        response, timing = self.facts["response"], self.facts["timing"]
+        self.facts["event"], self.facts["recorded_at"] = "completed", _timestamp(time.time_ns())
+        response["end"] = end
+        if failure is not None:
+            response["error"] = {"source": failure.source, "type": failure.type, "message": failure.message}
+        timing["duration_ms"] = round(self.now_ms(), 3)
+        timing["chunks"] = times.count
+        if times.count:
+            timing["first_byte_ms"], timing["last_byte_ms"] = times.marks[0][0], round(times.last_ms or 0.0, 3)
+            timing["chunk_marks"] = times.marks
+            timing["chunk_gap_p50_ms"], timing["chunk_gap_p95_ms"] = times.gap_quantile_ms(0.5), times.gap_quantile_ms(0.95)
+            timing["chunk_gap_max_ms"] = None if times.gap_max_ms is None else round(times.gap_max_ms, 3)
+
+    def _first_facts(self, method: str, target: str, query: bytes, headers: Headers, controls: Controls) -> Facts:
+        key = secrets.credential_of(headers, query)
+        agent = first(headers, b"user-agent")
+        allowed = secrets.safe_headers(headers, secrets.ALLOWED_REQUEST_HEADERS)
+        received_at = _timestamp(time.time_ns())
+        return {
+            "schema": SCHEMA,
+            "event": "started",
+            "request_id": self.request_id,
+            "client_request_id": controls.text("request-id"),
+            "hostname": self._recording.hostname,
+            "version": __version__,
+            "recorded_at": received_at,
+            "trace": {"trace_id": None, "span_id": None, "parent_span_id": None, "x_request_id": None},
+            "caller": {
+                "key_fingerprint": self._recording.fingerprint(key) if key else None,
+                "user_id": controls.text("user-id"),
+                "session_id": controls.text("session-id"),
+                "session_path": controls.text("session-path"),
+                "session_name": controls.text("session-name"),
+                "prompt_id": controls.text("prompt-id"),
+                "properties": controls.properties,
+                "tags": [],
+                "user_agent": agent.decode("utf-8", "replace")[:_USER_AGENT_CHARS_MAX] if agent else None,
+            },
+            "target": {"provider": None, "upstream": None, "operation": None, "url": None},
+            "request": {
+                "method": method,
+                "path": secrets.safe_target(target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")),
+                "headers": allowed,
+                "body": None,
+                "body_encoding": None,
+                "content_encoding": allowed.get("content-encoding"),
+                "body_bytes": None,
+                "body_sha256": None,
+                "truncated": False,
+            },
+            "response": {
+                "status": None,
+                "headers": {},
+                "body": None,
+                "body_encoding": None,
+                "content_encoding": None,
+                "body_bytes": None,
+                "body_sha256": None,
+                "truncated": False,
+                "streamed": None,
+                "end": None,
+                "error": None,
+            },
+            "timing": {
+                "received_at": received_at,
+                "upstream_started_ms": None,
+                "upstream_headers_ms": None,
+                "first_byte_ms": None,
+                "last_byte_ms": None,
+                "proxy_ms": None,
+                "duration_ms": None,
+                "chunks": None,
+                "chunk_gap_p50_ms": None,
+                "chunk_gap_p95_ms": None,
+                "chunk_gap_max_ms": None,
+                "chunk_marks": [],
+            },
+            "policy": {
+                "cache": None,
+                "retries": [],
+                "fallback_index": None,
+                "rate_limit": None,
+                "sampled": True,
+                "omitted": controls.omitted,
+                "dropped": [],
+                "redactions": 0,
+            },
+        }
+
+
+def _url_of(route: Route) -> str:
+    """Bytes of the target that are no UTF-8 are shown as replacement characters: the record is JSON."""
+    target = route.target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return f"{route.upstream.origin.scheme}://{route.upstream.host.decode('ascii')}{target}"
+
+
+def _timestamp(wall_ns: int) -> str:
+    """UTC with microseconds, as `2026-11-21T02:03:04.000005Z`."""
+    moment = datetime.fromtimestamp(wall_ns // 1_000_000_000, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall_ns // 1000 % 1_000_000:06d}Z"

@@ -1,0 +1,63 @@
+"""A bounded copy of a body beside its stream: it keeps references, counts and, beyond the bound, hashes."""
+
+import hashlib
+
+
+class Budget:
+    """Captured bytes that all open calls of a worker hold together."""
+
+    __slots__ = ("bytes_max", "used")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.used = 0
+
+
+class Capture:
+    """One side of one call. `add` never fails and never copies; `close` gives the bytes back to the budget."""
+
+    __slots__ = ("_budget", "_bytes_max", "_hash", "_kept", "_pieces", "seen", "truncated")
+
+    def __init__(self, bytes_max: int, budget: Budget) -> None:
+        self.seen = 0
+        self.truncated = False
+        self._bytes_max = bytes_max
+        self._budget = budget
+        self._pieces: list[bytes] = []
+        self._kept = 0
+        self._hash: hashlib._Hash | None = None
+
+    def add(self, piece: bytes) -> None:
+        size = len(piece)
+        self.seen += size
+        if not self.truncated:
+            room = min(self._bytes_max - self._kept, self._budget.bytes_max - self._budget.used)
+            if size <= room:
+                self._keep(piece)
+                return
+            self.truncated = True
+            self._hash = hashlib.sha256(b"".join(self._pieces))
+            if room > 0:
+                self._keep(piece[:room])
+        assert self._hash is not None
+        self._hash.update(piece)
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._kept += len(piece)
+        self._budget.used += len(piece)
+
+    def bytes(self) -> bytes:
+        """What was kept: the body, or its first bytes when `truncated`."""
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    def sha256(self) -> str:
+        """Of the whole body, kept or not."""
+        return (self._hash or hashlib.sha256(self.bytes())).hexdigest()
+
+    def close(self) -> None:
+        self._budget.used -= self._kept
+        self._kept = 0
+        self._pieces = []

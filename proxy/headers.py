@@ -1,0 +1,83 @@
+"""Which header lines pass, each way. Pure: bytes in, bytes out, order, spelling and duplicates kept.
+
+What is taken out of a request: hop-by-hop lines (RFC 9110 section 7.6.1 and whatever `Connection` names),
+`Expect` (it was answered by us), `Host`, `Content-Length` and `Transfer-Encoding` (the hop to the upstream has
+its own), and control headers. Out of an answer: hop-by-hop lines only; its framing is relayed as it is.
+"""
+
+from collections.abc import Iterable, Sequence
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"upgrade"}
+)
+_OURS_UPSTREAM = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"}) | _HOP_BY_HOP
+# `Connection` may not be used to make us drop what frames the message or says who calls.
+_NEVER_NAMED = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"content-type", b"content-encoding"})
+_CONTROL_PREFIXES = (b"clearpane-", b"helicone-")
+
+
+class Refused(Exception):
+    """A header that cannot be forwarded as it is; says which, never its value."""
+
+
+def is_control(name: bytes) -> bool:
+    return name.lower().startswith(_CONTROL_PREFIXES)
+
+
+def request_head(method: str, target: bytes, host: bytes, headers: Headers, framing: bytes, added: Headers = ()) -> bytes:
+    """The head for the upstream, its empty line included. `framing` is a complete header line, or empty. Raises Refused."""
+    dropped = _OURS_UPSTREAM | _named_by_connection(headers)
+    parts = [method.encode("ascii"), b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in dropped or lowered.startswith(_CONTROL_PREFIXES):
+            continue
+        _check(name, value)
+        parts += (name, b": ", value, b"\r\n")
+    for name, value in added:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (framing, b"\r\n")
+    return b"".join(parts)
+
+
+def response_head(status: int, reason: bytes, headers: Headers, added: Headers, *, close: bool, unframed: bool = False) -> bytes:
+    """The head for the client. `unframed`: for an HTTP/1.0 client the chunked framing is taken off."""
+    dropped = _HOP_BY_HOP | _named_by_connection(headers)
+    parts = [b"HTTP/1.1 %d " % status, reason, b"\r\n"]
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in dropped or (unframed and lowered == b"transfer-encoding"):
+            continue
+        parts += (name, b": ", value, b"\r\n")
+    for name, value in added:
+        parts += (name, b": ", value, b"\r\n")
+    if close:
+        parts.append(b"Connection: close\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first value of `name` (small letters)."""
+    for found, value in headers:
+        if len(found) == len(name) and found.lower() == name:
+            return value
+    return None
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    named = [
+        token.strip(b" \t").lower()
+        for name, value in headers
+        if len(name) == 10 and name.lower() == b"connection"
+        for token in value.split(b",")
+    ]
+    return frozenset(named) - _NEVER_NAMED - {b"close", b"", b"content-length", b"transfer-encoding"}
+
+
+def _check(name: bytes, value: bytes) -> None:
+    """The server's parser lets no CR, LF or NUL through; this is the second lock on the same door."""
+    if b"\r" in value or b"\n" in value or b"\0" in value:
+        raise Refused(f"header {name.decode('latin-1')} has a control byte in its value")

@@ -1,0 +1,43 @@
+"""What can go wrong on the way to an upstream and back. The status that a client sees follows from the kind."""
+
+
+class UpstreamFault(Exception):
+    """`reason` is a closed set: it goes into answers, records and metric labels."""
+
+    reason = "upstream_error"
+    status = 502
+    end = "upstream_error"
+
+
+class ConnectFailed(UpstreamFault):
+    """No connection: name not found, refused, unreachable, TLS not agreed. Nothing was sent."""
+
+    reason = "upstream_connect"
+
+
+class ConnectTimeout(UpstreamFault):
+    """No connection within the deadline. Nothing was sent."""
+
+    reason = "upstream_connect_timeout"
+    status = 504
+    end = "timeout"
+
+
+class ReadTimeout(UpstreamFault):
+    """The upstream was silent for longer than the deadline."""
+
+    reason = "upstream_read_timeout"
+    status = 504
+    end = "timeout"
+
+
+class Broken(UpstreamFault):
+    """The connection ended before the answer did."""
+
+    reason = "upstream_broken"
+
+
+class Malformed(UpstreamFault):
+    """The answer is not HTTP/1.1 as RFC 9112 has it: where it ends cannot be trusted."""
+
+    reason = "upstream_malformed"

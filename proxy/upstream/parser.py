@@ -1,0 +1,116 @@
+"""One answer after another on one connection: bytes in, head, body pieces and end out. Sans I/O.
+
+A body is handed on as it came, framing included (`raw`), with the payload inside it (`payload`).
+"""
+
+from dataclasses import dataclass
+
+from proxy.upstream.answer import Framing, Head, parse_head
+from proxy.upstream.chunks import Chunks
+from proxy.upstream.faults import Broken, Malformed
+
+# An upstream may send interim answers (103 and the like) before the real one, but not without end.
+INTERIM_MAX = 16
+
+
+@dataclass(slots=True)
+class Piece:
+    """A part of the body: `raw` as on the wire, `payload` without the transfer framing."""
+
+    raw: bytes
+    payload: list[bytes]
+
+
+Event = Head | Piece | None  # None: the message is complete
+
+
+class Parser:
+    """One answer. `feed` returns what the bytes brought, in order; the last event of an answer is None."""
+
+    __slots__ = ("_chunks", "_head_bytes_max", "_headers_max", "_held", "_interim", "_left", "_method", "complete", "excess", "head")
+
+    def __init__(self, method: str, *, head_bytes_max: int, headers_max: int) -> None:
+        self.head: Head | None = None
+        self.complete = False
+        self.excess = False  # bytes came behind the end of the message
+        self._method = method
+        self._head_bytes_max = head_bytes_max
+        self._headers_max = headers_max
+        self._held = b""
+        self._left = 0
+        self._chunks: Chunks | None = None
+        self._interim = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Raises Malformed; what the same bytes had brought before is then lost with them."""
+        events: list[Event] = []
+        while data and not self.complete:
+            if self.head is None:
+                data = self._feed_head(data, events)
+            else:
+                data = self._feed_body(self.head, data, events)
+        if data:
+            self.excess = True
+        return events
+
+    def eof(self) -> None:
+        """The upstream has closed. Raises Broken unless that is how this answer ends."""
+        if self.complete:
+            return
+        if self.head is None or self.head.framing is not Framing.CLOSE:
+            raise Broken("the upstream closed the connection before its answer was complete")
+        self.complete = True
+
+    @property
+    def reusable(self) -> bool:
+        return self.complete and not self.excess and self.head is not None and self.head.persistent
+
+    def _feed_head(self, data: bytes, events: list[Event]) -> bytes:
+        data = self._held + data
+        end = data.find(b"\r\n\r\n")
+        block = data if end < 0 else data[:end]
+        if len(block) > self._head_bytes_max or block.count(b"\n") > self._headers_max:
+            raise Malformed("the head of the answer is larger than header_bytes_max or headers_max allow")
+        if end < 0:
+            self._held = data
+            if b"\n\n" in data:  # such a head would never end here
+                raise Malformed("the head of the answer has bare line feeds")
+            return b""
+        self._held = b""
+        head = parse_head(block, self._method)
+        if head.status == 101:
+            raise Malformed("the upstream switched protocols, which nobody had asked for")
+        if head.interim:
+            self._interim += 1
+            if self._interim > INTERIM_MAX:
+                raise Malformed(f"more than {INTERIM_MAX} interim answers")
+        else:
+            self.head = head
+            self._left = head.length
+            self._chunks = Chunks() if head.framing is Framing.CHUNKED else None
+        events.append(head)
+        if self.head is not None and (head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length)):
+            self._end(events)
+        return data[end + 4 :]
+
+    def _feed_body(self, head: Head, data: bytes, events: list[Event]) -> bytes:
+        if self._chunks is not None:
+            payload, used = self._chunks.feed(data)
+            raw = data if used == len(data) else data[:used]
+            events.append(Piece(raw, payload))
+            if self._chunks.done:
+                self._end(events)
+            return data[used:]
+        if head.framing is Framing.CLOSE:
+            events.append(Piece(data, [data]))
+            return b""
+        raw = data if len(data) <= self._left else data[: self._left]
+        self._left -= len(raw)
+        events.append(Piece(raw, [raw]))
+        if not self._left:
+            self._end(events)
+        return data[len(raw) :]
+
+    def _end(self, events: list[Event]) -> None:
+        self.complete = True
+        events.append(None)
