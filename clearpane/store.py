@@ -93,12 +93,13 @@ class Store:
         except NotFound:
             return None
 
-    async def folders(self, prefix: str) -> list[str]:
-        """The prefixes one level below `prefix`, each ending in `/` as `prefix` does, sorted."""
+    async def level(self, prefix: str) -> tuple[list[str], list[Entry]]:
+        """What stands directly under `prefix`: folders (each ends in `/`, as `prefix` does) and objects, both sorted."""
 
-        async def read() -> list[str]:
+        async def read() -> tuple[list[str], list[Entry]]:
             found = await obstore.list_with_delimiter_async(self._backend, prefix.rstrip("/"))
-            return sorted(f"{folder.rstrip('/')}/" for folder in found["common_prefixes"])
+            folders = sorted(f"{folder.rstrip('/')}/" for folder in found["common_prefixes"])
+            return folders, sorted((Entry(meta["path"], meta["size"]) for meta in found["objects"]), key=lambda entry: entry.key)
 
         return await _translated(read())
 

@@ -28,6 +28,7 @@ class Filter:
     status: str | None = None  # `200`, `4xx`, `error`: see status()
     end: str | None = None
     request_id: str | None = None  # ours or the caller's
+    id_prefix: str | None = None  # of ours
     cost_min: Decimal | None = None  # USD; a record of unknown cost is left out
     properties: Mapping[str, str] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from clearpane.contract.lake import Place
 from clearpane.contract.records import COLUMNS, Kind, Row
 from reader.filter import Filter
+from reader.lake import DamagedIndex
 
 _TYPES: dict[Kind, Any] = {
     "text": pa.string(),
@@ -28,10 +29,6 @@ _TYPES: dict[Kind, Any] = {
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 _FAILED_ENDS = ["upstream_error", "timeout", "shutdown", "interrupted", "rejected"]
-
-
-class DamagedIndex(Exception):
-    """A file of the index cannot be read: which, and why. It can be made again from calls/."""
 
 
 def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
@@ -73,6 +70,8 @@ def _conditions(wanted: Filter) -> list[Any]:
     found = [pc.field(name) == value for name, value in equal.items() if value is not None]
     found += [(pc.field(one) == value) | (pc.field(other) == value) for (one, other), value in either.items() if value is not None]
     found += [pc.map_lookup(pc.field("properties"), name, "first") == value for name, value in wanted.properties.items()]
+    if wanted.id_prefix is not None:
+        found.append(pc.starts_with(pc.field("request_id"), wanted.id_prefix))
     if wanted.since is not None:
         found.append(pc.field("received_at") >= _time(wanted.since))
     if wanted.until is not None:

@@ -9,14 +9,23 @@ from clearpane.contract.lake import Kind, Place, hour_prefix, parse_key
 from clearpane.settings import Settings
 from clearpane.store import Store
 
-# An object's hour is that of its first record's log timestamp. A record of it may have been received earlier
-# (it waited in a spool, or its stream was long) or later (one object took what had gathered over hours).
+# An object's hour is that of its first record's log timestamp, and a later hour begins a new object: a record stands
+# in the hour of its receipt or in a later one, as long as it waited in a spool, as long as its stream was.
 LATE = timedelta(days=7)
-EARLY = timedelta(days=1)
+# The clocks of a broker and of a proxy may differ.
+EARLY = timedelta(hours=1)
 
 
-class NoLake(Exception):
+class LakeError(Exception):
+    """The lake cannot be read: why, and what to do."""
+
+
+class NoLake(LakeError):
     """There is no lake to read: what to give."""
+
+
+class DamagedIndex(LakeError):
+    """A file of the index cannot be read: which, and why. It can be made again from calls/."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +75,9 @@ def open_lake(settings: Settings) -> Store:
 
 async def hours(store: Store, kind: Kind, within: Hours, *, newest_first: bool = False) -> AsyncIterator[datetime]:
     """The hours that have objects, in order. Raises StoreError."""
-    days = [day for name in await store.folders(f"{kind}/") if (day := _moment(name)) and within.holds_day(day)]
+    days = [day for name in (await store.level(f"{kind}/"))[0] if (day := _moment(name)) and within.holds_day(day)]
     for day in reversed(days) if newest_first else days:
-        names = await store.folders(f"{kind}/dt={day:%Y-%m-%d}/")
+        names, _ = await store.level(f"{kind}/dt={day:%Y-%m-%d}/")
         found = [hour for name in names if (hour := _moment(name)) and within.holds(hour)]
         for hour in reversed(found) if newest_first else found:
             yield hour

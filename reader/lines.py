@@ -17,12 +17,12 @@ def json_line(row: Row) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """What JSON lacks. Raises TypeError for what is not ours."""
+    """What JSON lacks as text: decimals, times, and whatever else a query may make."""
     if isinstance(value, Decimal):
         return decimal_text(value)
     if isinstance(value, datetime):
         return utc_text(value)
-    raise TypeError(f"cannot write a {type(value).__name__} as JSON")
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def decimal_text(value: Decimal) -> str:
@@ -32,4 +32,7 @@ def decimal_text(value: Decimal) -> str:
 
 
 def utc_text(value: datetime) -> str:
+    """Of an aware time; a naive one keeps its digits, as it has no zone."""
+    if value.tzinfo is None:
+        return value.isoformat(timespec="microseconds")
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -24,7 +24,7 @@ async def rows(store: Store, wanted: Filter) -> AsyncIterator[Row]:
     (an hour of more than ROWS_SORTED_MAX rows: in stretches of so many). Raises StoreError, DamagedIndex.
     """
     async for hour in hours(store, "index", hours_of(wanted.since, wanted.until)):
-        async for row in _ordered(_fetched(store, await objects(store, "index", hour), wanted)):
+        async for row in _ordered(fetched(store, await objects(store, "index", hour), wanted)):
             yield row
 
 
@@ -36,7 +36,7 @@ async def newest(store: Store, wanted: Filter, rows_max: int) -> list[Row]:
     found: list[Row] = []
     async for hour in hours(store, "index", hours_of(wanted.since, wanted.until), newest_first=True):
         enough = len(found) >= rows_max
-        async for batch in _fetched(store, await objects(store, "index", hour), wanted):
+        async for batch in fetched(store, await objects(store, "index", hour), wanted):
             found = heapq.nlargest(rows_max, found + batch, key=received_at)
         if enough:
             break
@@ -54,7 +54,7 @@ async def follow(store: Store, wanted: Filter, *, now: datetime) -> AsyncIterato
     while True:
         polled = hours_between(first, now)
         fresh = [file for hour in polled for file in await objects(store, "index", hour) if file.key not in seen]
-        batch = [row async for row in _ordered(_fetched(store, fresh, wanted))]
+        batch = [row async for row in _ordered(fetched(store, fresh, wanted))]
         if batch or not begun:
             yield batch
         begun, first = True, polled[-1] - timedelta(hours=1)
@@ -82,7 +82,7 @@ async def _ordered(batches: AsyncIterator[list[Row]]) -> AsyncIterator[Row]:
         yield row
 
 
-async def _fetched(store: Store, files: list[LakeObject], wanted: Filter | None) -> AsyncIterator[list[Row]]:
+async def fetched(store: Store, files: list[LakeObject], wanted: Filter | None) -> AsyncIterator[list[Row]]:
     """The rows of each file, in the order of the files, FETCHES_MAX of them under way."""
     waiting: list[asyncio.Task[list[Row]]] = []
     try:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from decimal import Decimal
+from typing import Any
 
 from clearpane.contract.records import Row
+from reader.lines import plain
 
 UNKNOWN = "-"
 # Of a UUIDv7: the millisecond of its birth and 12 random bits. `show` takes it.
@@ -46,6 +48,28 @@ def layout(rows: Sequence[Row], *, width: int, zone: tzinfo | None, colored: boo
     chosen = [c for c in _columns(rows, zone, growing) if not c.optional or growing or any(c.text(row) != UNKNOWN for row in rows)]
     widths = [max([len(c.title), *(len(c.text(row)) for row in rows), _GROWN.get(c.title, 0) if growing else 0]) for c in chosen]
     return Layout(tuple(chosen), tuple(_fitted(chosen, widths, width)), colored)
+
+
+def grid(names: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -> list[str]:
+    """Any values under their names; numbers stand right. Columns that are too wide for `width` are cut."""
+    columns = [Column(title=_clean(name), text=str, right=_is_numeric([row[i] for row in rows]), narrow=8) for i, name in enumerate(names)]
+    texts = [[_shown(value) for value in row] for row in rows]
+    widths = _fitted(columns, [max([len(c.title), *(len(row[i]) for row in texts)]) for i, c in enumerate(columns)], width)
+    lines = [[c.title for c in columns], ["─" * w for w in widths], *texts]
+    return [_GAP.join(_cell(text, c, w) for text, c, w in zip(line, columns, widths, strict=True)).rstrip() for line in lines]
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float | Decimal) and not isinstance(value, bool) for value in known)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, dict):
+        return _clean(", ".join(f"{name}={item}" for name, item in value.items())) or UNKNOWN
+    return _clean(str(plain(value))) if not isinstance(value, float) else f"{value:.6g}"
 
 
 def totals(rows: Sequence[Row]) -> str:

@@ -14,17 +14,15 @@ from clearpane import forms
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
 from reader import filter as filters
-from reader import rows, table
+from reader import table
 from reader.filter import Filter
-from reader.index import DamagedIndex
-from reader.lake import NoLake, open_lake
+from reader.lake import LakeError, open_lake
 from reader.lines import json_line
 
 ROWS_SHOWN = 50
 
 _EPILOG = """times are 2026-11-21, 2026-11-21T10:00Z, or 10m, 2h, 3d ago, and mean when the proxy received the call.
-With --since, records that stand more than a day before it in the lake are not looked at; with --until, those that
-came to the lake more than seven days after it."""
+With --until, records that came to the lake more than seven days after it are not looked at."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,7 +52,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         store = open_lake(settings)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_print(store, wanted, arguments))
-    except (filters.BadFilter, NoLake, StoreError, DamagedIndex) as error:
+    except (filters.BadFilter, LakeError, StoreError) as error:
         print(f"clearpane calls: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # as in `clearpane calls --json | head`
@@ -93,6 +91,8 @@ async def _print(store: Store, wanted: Filter, arguments: argparse.Namespace) ->
 
 
 async def _print_json(store: Store, wanted: Filter, limit: int | None) -> None:
+    from reader import rows
+
     out = sys.stdout.buffer
     if limit is not None:
         out.writelines(json_line(row) for row in await rows.newest(store, wanted, limit))
@@ -103,6 +103,8 @@ async def _print_json(store: Store, wanted: Filter, limit: int | None) -> None:
 
 
 async def _print_table(store: Store, wanted: Filter, limit: int) -> None:
+    from reader import rows
+
     found = await rows.newest(store, wanted, limit)
     if not found:
         print("no calls recorded that match", file=sys.stderr)
@@ -112,12 +114,16 @@ async def _print_table(store: Store, wanted: Filter, limit: int) -> None:
 
 
 async def _follow_json(store: Store, wanted: Filter, limit: int | None) -> None:
+    from reader import rows
+
     async for batch in rows.follow(store, wanted, now=datetime.now(UTC)):
         sys.stdout.buffer.writelines(json_line(row) for row in batch)
         sys.stdout.buffer.flush()
 
 
 async def _follow_table(store: Store, wanted: Filter, limit: int | None) -> None:
+    from reader import rows
+
     shape = None
     async for batch in rows.follow(store, wanted, now=datetime.now(UTC)):
         shown = batch if shape else batch[-(limit or ROWS_SHOWN) :]

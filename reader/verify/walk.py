@@ -1,0 +1,175 @@
+"""Reads the lake once, log by log, and holds every object against its neighbours, its index and all others.
+
+Safe beside a consumer that writes: see _known().
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import orjson
+
+from clearpane.contract.lake import Kind, head_key, parse_key
+from clearpane.store import Entry, NotFound, Store
+from reader import index
+from reader.lake import DamagedIndex, LakeObject
+from reader.verify.chain import Chain, Head
+from reader.verify.content import Content, differences, examine
+from reader.verify.ledger import Ledger
+from reader.verify.report import Finding, Report
+
+FETCHES_MAX = 4  # objects, each with its index, under way or held at a time
+# The index of an object is written right behind it.
+IN_FLIGHT = timedelta(minutes=1)
+# A consumer that was stopped between the two writes the index when it takes up the log again.
+IN_FLIGHT_NEWEST = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    object: LakeObject
+    data: bytes | None
+    index: bytes | None
+
+
+async def verify(store: Store) -> Report:
+    """Raises StoreError when the lake cannot be read."""
+    report = Report()
+    heads = await _heads(store, report)
+    with Ledger() as ledger:
+        await _known(store, ledger, report)
+        for log in sorted({*ledger.logs(), *heads}):
+            await _walk_log(store, ledger, report, Chain(log, heads.get(log)))
+        await _find_orphans(store, ledger, report)
+    return report
+
+
+async def _heads(store: Store, report: Report) -> dict[str, Head]:
+    """Read before the objects, so that a head never knows more than the listing that follows it."""
+    found = {}
+    for entry in await store.list("heads/"):
+        log = entry.key.removeprefix("heads/").removesuffix(".json")
+        if entry.key != head_key(log):
+            report.ignore(entry.key)
+            continue
+        try:
+            stated = orjson.loads(await store.get(entry.key))
+            found[log] = Head(genesis=int(stated["genesis"]), end=int(stated["end"]))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, NotFound):
+            report.ignore(entry.key)  # a hint that cannot be read says nothing
+    return found
+
+
+async def _known(store: Store, ledger: Ledger, report: Report) -> None:
+    """The objects of each log up to its tail.
+
+    A listing is not of one moment: it may miss an object and hold a later one of the same log. What stands below an
+    object was there before it, so a second listing surely has all below the tails that the first one saw.
+    """
+    async for objects in _listed(store, "calls", report):
+        ledger.add(objects)
+    tails = {log: ledger.newest(log) or 0 for log in ledger.logs()}
+    async for objects in _listed(store, "calls", None):
+        ledger.add(o for o in objects if o.place.start < tails.get(o.place.log, -1))
+
+
+async def _listed(store: Store, kind: Kind, report: Report | None) -> AsyncIterator[list[LakeObject]]:
+    """Day by day. What is not ours goes to the report."""
+    folders, entries = await store.level(f"{kind}/")
+    _ours(kind, entries, report)
+    for folder in folders:
+        yield _ours(kind, await store.list(folder), report)
+
+
+def _ours(kind: Kind, entries: Iterable[Entry], report: Report | None) -> list[LakeObject]:
+    found = []
+    for entry in entries:
+        parsed = parse_key(entry.key)
+        if parsed is not None and parsed[0] == kind:
+            found.append(LakeObject(key=entry.key, size=entry.size, place=parsed[1]))
+        elif report is not None:
+            report.ignore(entry.key)
+    return found
+
+
+async def _walk_log(store: Store, ledger: Ledger, report: Report, chain: Chain) -> None:
+    newest = ledger.newest(chain.log)
+    report.logs += newest is not None
+    async for fetched in _fetched(store, ledger.objects(chain.log)):
+        if fetched.data is None:
+            continue  # gone since it was listed: the chain shows the gap
+        content = examine(fetched.object.place, fetched.data)
+        report.objects += 1
+        report.bytes += len(fetched.data)
+        report.records += len(content.records)
+        report.add(*content.findings, *chain.follow(content.place, content.manifest), *_duplicates(ledger, content))
+        _check_index(report, content, fetched.index, is_newest=content.place.start == newest)
+    report.add(*chain.finish())
+
+
+def _duplicates(ledger: Ledger, content: Content) -> list[Finding]:
+    number = ledger.number(content.key)
+    found = []
+    for record in content.records:
+        if record.request_id is not None and (before := ledger.claim(record.request_id, number)):
+            detail = f"offset {record.offset}: the same call stands in {before}"
+            found.append(Finding(kind="duplicate", detail=detail, log=content.place.log, object=content.key, request_id=record.request_id))
+    return found
+
+
+def _check_index(report: Report, content: Content, data: bytes | None, *, is_newest: bool) -> None:
+    key = content.place.key("index")
+    if data is None and _is_in_flight(content, is_newest):
+        report.in_flight.append(content.key)
+    elif data is None:
+        report.add(Finding(kind="index_missing", detail=f"there is no {key}", log=content.place.log, object=content.key))
+    else:
+        try:
+            rows = index.rows(key, data)
+        except DamagedIndex as error:
+            report.add(Finding(kind="index_damaged", detail=str(error), log=content.place.log, object=key))
+            return
+        report.add(*(Finding(kind="index_differs", detail=d, log=content.place.log, object=key) for d in differences(content, rows)))
+
+
+def _is_in_flight(content: Content, is_newest: bool) -> bool:
+    age = datetime.now(UTC) - content.newest if content.newest else timedelta.max
+    return age < (IN_FLIGHT_NEWEST if is_newest else IN_FLIGHT)
+
+
+async def _find_orphans(store: Store, ledger: Ledger, report: Report) -> None:
+    """Read behind the objects: an index whose object is not known may belong to one that was written since."""
+    async for files in _listed(store, "index", report):
+        for file in files:
+            if not ledger.holds(file.place) and await store.size(key := file.place.key("calls")) is None:
+                report.add(Finding(kind="index_orphan", detail=f"there is no {key}", log=file.place.log, object=file.key))
+
+
+async def _fetched(store: Store, objects: Iterable[LakeObject]) -> AsyncIterator[_Fetched]:
+    """In order, FETCHES_MAX under way."""
+    remaining = iter(objects)
+    waiting = [asyncio.create_task(_fetch(store, one)) for one in islice(remaining, FETCHES_MAX)]
+    try:
+        while waiting:
+            done = await waiting.pop(0)
+            waiting += [asyncio.create_task(_fetch(store, one)) for one in islice(remaining, 1)]
+            yield done
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _fetch(store: Store, one: LakeObject) -> _Fetched:
+    """The index after the object: it is written after it."""
+    data = await _get(store, one.key)
+    return _Fetched(one, data, await _get(store, one.place.key("index")))
+
+
+async def _get(store: Store, key: str) -> bytes | None:
+    try:
+        return await store.get(key)
+    except NotFound:
+        return None
