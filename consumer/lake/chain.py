@@ -1,0 +1,248 @@
+"""The chain: how records enter the lake exactly once, whoever else writes, whatever is lost on the way.
+
+An object covers its log's offsets [start, end). It is created only if its key is free, and its key follows
+from the object before it and from the log; so of all writers at one place exactly one wins, and each other
+one adopts the winner's object and goes on at its end. The position is the chain's, never Kafka's.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from clearpane.contract import members
+from clearpane.contract.lake import Place, head_key, parse_key
+from clearpane.contract.members import Manifest, NotAnObject
+from clearpane.contract.records import Row
+from clearpane.store import AlreadyExists, NotFound, Store
+from consumer import metrics
+from consumer.lake import index, listing
+from consumer.lake.draft import Derivation, Draft, compose, row_of
+from consumer.lake.ledger import Ledger
+from consumer.lake.patience import certain
+from consumer.lake.pending import Cut, Limits, Pending
+from consumer.lake.tail import REWRITTEN_KEPT_MS, ChainBroken, Tail
+
+log = logging.getLogger(__name__)
+
+UNDECIDED_PAUSE_S = 0.2
+Stored = Callable[[Row], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lake:
+    """What every chain of a process shares."""
+
+    store: Store
+    derivation: Derivation
+    limits: Limits
+    stored: Stored | None = None  # called with each row that this process stored
+
+
+class Chain:
+    """One log's chain. Not for concurrent use: its owner calls one method at a time."""
+
+    def __init__(self, lake: Lake, tail: Tail, since: datetime | None = None) -> None:
+        self.tail = tail
+        self._since = since
+        self._lake = lake
+        self._store = lake.store
+        self._ledger = Ledger(lake.store, lake.derivation)
+        self._writer = secrets.token_hex(8)
+        self._drafts = 0
+
+    @staticmethod
+    async def open(lake: Lake, name: str, *, genesis: Callable[[], Awaitable[int]] | None = None, since: datetime | None = None) -> "Chain":
+        """At the tail that the head tells, or else a listing from `since` on.
+
+        `genesis` names the first offset of a log that has no chain yet (None: 0, and no head is made before
+        the first object: a spool's sequence always begins there).
+        """
+        tail = await _read_head(lake.store, name)
+        if tail is not None:
+            return Chain(lake, tail, since)
+        found = await listing.places(lake.store, name, "calls", since)
+        if found:
+            return await _recovered(lake, name, found, since)
+        if genesis is None:
+            return Chain(lake, Tail(log=name, genesis=0, end=0), since)
+        return Chain(lake, await _begun(lake.store, name, await genesis()), since)
+
+    async def append(self, pending: Pending) -> None:
+        """Until all that is pending stands in the lake, written by us or by another, or was a copy.
+
+        Can be cancelled at any point: what is in doubt then is found by the next writer. Raises ChainBroken.
+        """
+        while (cut := pending.cut(self._lake.limits)) is not None:
+            fresh = await self._ledger.fresh(cut.candidates, self.tail)
+            if not fresh and not cut.needed:
+                metrics.copies_dropped.inc(len(cut.candidates))
+                pending.drop(cut)
+                continue
+            self._drafts += 1
+            nonce = f"{self._writer}-{self._drafts}"
+            draft = await asyncio.to_thread(compose, self.tail, cut, fresh, nonce, self._lake.derivation)
+            if await self._create(draft):
+                await self._settle(draft, cut)
+            pending.advance(self.tail.end)
+
+    async def refresh(self) -> None:
+        """Go forward to where the chain ends now: by its head, then by listing. Raises ChainBroken."""
+        head = await _read_head(self._store, self.tail.log)
+        if head is not None and head.end > self.tail.end:
+            self._ledger.forget()
+            self.tail = head
+        found = await listing.places(self._store, self.tail.log, "calls", self._since or _hour_of(self.tail))
+        await self._adopt_all([place for place in found if place.start >= self.tail.end])
+
+    async def _create(self, draft: Draft) -> bool:
+        """True: the object is ours. False: another's, adopted."""
+        key = draft.place.key("calls")
+        while True:
+            try:
+                await certain(lambda: self._store.create(key, draft.data), "create")
+                return True
+            except AlreadyExists:
+                pass
+            try:
+                found = await certain(lambda: self._store.get(key), "get")
+            except NotFound:
+                # The key was taken by a write that then failed: nothing is decided.
+                await asyncio.sleep(UNDECIDED_PAUSE_S)
+                continue
+            if _manifest(found, key).nonce == draft.manifest.nonce:
+                metrics.answers_lost.inc()
+                return True
+            await self._adopt(draft.place, found)
+            return False
+
+    async def _settle(self, draft: Draft, cut: Cut) -> None:
+        """Ours: index, then head, so that a head never points past a missing index."""
+        began = time.monotonic()
+        key = draft.place.key("calls")
+        self._ledger.note(draft.place, draft.ids)
+        self.tail = self.tail.after(draft.manifest, key, draft.second_copies, draft.ingested_ms)
+        metrics.objects_written.inc()
+        metrics.object_bytes.inc(len(draft.data))
+        metrics.records_stored.inc(draft.manifest.count - draft.poison)
+        metrics.poison_stored.inc(draft.poison)
+        metrics.copies_dropped.inc(len(cut.candidates) - draft.manifest.count)
+        await certain(lambda: self._store.put(draft.place.key("index"), draft.index), "index")
+        await self._write_head()
+        metrics.write_seconds.observe(time.monotonic() - began)
+        if self._lake.stored is not None:
+            for row in draft.rows:
+                self._lake.stored(row)
+
+    async def _write_head(self) -> None:
+        data = self.tail.to_json()
+        await certain(lambda: self._store.put(head_key(self.tail.log), data), "head")
+
+    async def _adopt_all(self, places: list[Place]) -> None:
+        """Each in turn, and then the head, which was behind."""
+        for place in places:
+            if place.start < self.tail.end:
+                raise ChainBroken(f"{place.key('calls')} overlaps the object before it; `clearpane verify` shows where")
+            if place.start > self.tail.end:
+                raise ChainBroken(f"no object of {self.tail.log} starts at {self.tail.end}, but {place.key('calls')} exists")
+            await self._adopt(place, await _object(self._store, place))
+        if places:
+            await self._write_head()
+
+    async def _adopt(self, place: Place, data: bytes) -> None:
+        key = place.key("calls")
+        manifest, ids, second_copies, ingested_ms = await asyncio.to_thread(_inspect, data, key, self.tail)
+        if await certain(lambda: self._store.size(place.key("index")), "get") is None:
+            made = await asyncio.to_thread(index.index_of, data, key, lambda record: row_of(record, self._lake.derivation))
+            await certain(lambda: self._store.put(place.key("index"), made), "index")
+        self._ledger.note(place, ids)
+        self.tail = self.tail.after(manifest, key, second_copies, ingested_ms)
+        metrics.objects_adopted.inc()
+        log.info("adopted %s: another writer was first; going on at %d", key, manifest.end)
+
+
+async def _object(store: Store, place: Place) -> bytes:
+    return await certain(lambda: store.get(place.key("calls")), "get")
+
+
+def _manifest(data: bytes, key: str) -> Manifest:
+    try:
+        return members.unseal(data)[0]
+    except NotAnObject as error:
+        raise ChainBroken(f"{key} is not an object of ours: {error}") from error
+
+
+def _inspect(data: bytes, key: str, tail: Tail) -> tuple[Manifest, list[str], list[str], int]:
+    """(manifest, ids, ids of second copies, when it was written in ms) of the object that must stand at the tail."""
+    try:
+        manifest, start = members.unseal(data)
+        whole = members.digest(data[start:]) == manifest.sha256
+        records = [record for _, _, record in index.records_in(data)]
+    except NotAnObject as error:
+        raise ChainBroken(f"{key} is damaged: {error}") from error
+    if not whole or len(records) != manifest.count:
+        raise ChainBroken(f"{key} is damaged: its digest or count differs")
+    if (manifest.log, manifest.start, manifest.previous_sha256) != (tail.log, tail.end, tail.sha256) or manifest.end <= manifest.start:
+        raise ChainBroken(f"{key} does not follow {tail.key or 'the start of its log'}")
+    ingested_ms = max((_ingested_ms(record) for record in records), default=0)
+    ids = [record["request_id"] for record in records if record.get("request_id")]
+    again = [record["request_id"] for record in records if record.get("request_id") and record.get("attempt", 1) > 1]
+    return manifest, ids, again, ingested_ms
+
+
+def _ingested_ms(record: dict[str, object]) -> int:
+    place = record.get("lake")
+    moment = place.get("ingested_at") if isinstance(place, dict) else None
+    return int(datetime.fromisoformat(moment).timestamp() * 1000) if isinstance(moment, str) else 0
+
+
+async def _read_head(store: Store, name: str) -> Tail | None:
+    try:
+        data = await certain(lambda: store.get(head_key(name)), "get")
+    except NotFound:
+        return None
+    try:
+        tail = Tail.from_json(data)
+    except ValueError as error:
+        raise ChainBroken(f"{head_key(name)}: {error}; delete it, and the next start finds the tail by listing") from error
+    if tail.log != name:
+        raise ChainBroken(f"{head_key(name)} is the head of {tail.log}: delete it")
+    return tail
+
+
+async def _begun(store: Store, name: str, genesis: int) -> Tail:
+    """The head of a new chain: two consumers that start while the log's own start moves begin one chain."""
+    tail = Tail(log=name, genesis=genesis, end=genesis)
+    try:
+        await certain(lambda: store.create(head_key(name), tail.to_json()), "head")
+    except AlreadyExists:
+        return await _read_head(store, name) or tail
+    return tail
+
+
+async def _recovered(lake: Lake, name: str, found: list[Place], since: datetime | None) -> Chain:
+    """From a lake without head: the objects of the last hour are read again, for the second copies in them."""
+    log.warning("%s is missing: found %d objects of the log by listing", head_key(name), len(found))
+    recent = [place for place in found if (found[-1].hour - place.hour).total_seconds() * 1000 <= REWRITTEN_KEPT_MS]
+    first = recent[0]
+    manifest = _manifest(await _object(lake.store, first), first.key("calls"))
+    before = next((place for place in reversed(found) if place.start < first.start), None)
+    tail = Tail(
+        log=name,
+        genesis=found[0].start,
+        end=first.start,
+        key=before.key("calls") if before else None,
+        sha256=manifest.previous_sha256,
+    )
+    chain = Chain(lake, tail, since)
+    await chain._adopt_all([place for place in found if place.start >= first.start])  # noqa: SLF001
+    return chain
+
+
+def _hour_of(tail: Tail) -> datetime | None:
+    """Of the last object: a broker's timestamps grow."""
+    parsed = parse_key(tail.key) if tail.key else None
+    return parsed[1].hour if parsed else None

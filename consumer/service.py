@@ -1,0 +1,104 @@
+"""The consumer: takes records from Kafka and from HTTP, and keeps them in the lake."""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from clearpane.contract.records import Row
+from clearpane.runtime import child
+from clearpane.runtime.handover import Handover
+from clearpane.settings import Settings
+from clearpane.store import Store
+from consumer.derive import PriceBook, derive, row
+from consumer.lake.chain import Lake
+from consumer.lake.draft import Derivation
+from consumer.lake.pending import Limits
+from consumer.lake.probe import prove
+from consumer.sources.intake import Intake, IntakeSettings
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[dict[str, Any]], None]
+
+# Of the time a proxy waits for a POST, this share is ours: the answer has to reach it.
+DEADLINE_SHARE = 0.8
+
+
+class NothingToDo(Exception):
+    """The settings name no source of records, or no lake."""
+
+
+async def run(
+    settings: Settings,
+    stopped: Awaitable[None],
+    report: Report = lambda event: None,
+    *,
+    watch: bool = False,
+    sock: socket.socket | None = None,
+) -> None:
+    """Until `stopped` returns.
+
+    Reports {"event": "ready"} when records can be taken, and with `watch` {"event": "call", "row": ...} for
+    each record stored. `sock`: a bound socket for the intake. Raises NothingToDo, NotConditional, StoreDenied,
+    UnsafeAddress, OSError (address in use).
+    """
+    if settings.lake is None:
+        raise NothingToDo("no lake: set `lake` (CLEARPANE_LAKE, --lake) to a folder or s3://bucket/prefix")
+    if settings.kafka is None and settings.intake is None and sock is None:
+        raise NothingToDo("no source of records: set `kafka` (brokers), `intake` (HOST:PORT to listen on), or both")
+    store = Store.open(settings.lake)
+    await prove(store)
+    lake = Lake(
+        store=store,
+        derivation=_derivation(),
+        limits=Limits(records_max=settings.object_records_max, bytes_max=settings.object_bytes_max),
+        stored=(lambda found: report({"event": "call", "row": _json_ready(found)})) if watch else None,
+    )
+    await _serve(settings, lake, stopped, lambda: report({"event": "ready"}), sock)
+
+
+async def _serve(settings: Settings, lake: Lake, stopped: Awaitable[None], ready: Callable[[], None], sock: socket.socket | None) -> None:
+    intake = Intake(lake, _intake_settings(settings), sock) if settings.intake is not None or sock is not None else None
+    try:
+        if intake is not None:
+            await intake.start()
+            ready()
+        await stopped
+    finally:
+        if intake is not None:
+            await intake.stop()
+
+
+def _intake_settings(settings: Settings) -> IntakeSettings:
+    url = urlsplit(settings.intake or "http://127.0.0.1:0")
+    if url.scheme == "https":
+        raise NothingToDo("the intake itself speaks plain HTTP: give it http://HOST:PORT here, and put TLS in front of it")
+    return IntakeSettings(
+        host=url.hostname or "127.0.0.1",
+        port=url.port or 0,
+        secret=settings.intake_secret,
+        # One record is taken whatever the batch: two bodies, each up to four times its size as a JSON string.
+        bytes_max=max(4 * settings.post_bytes_max, 8 * settings.capture_bytes_max + (1 << 20)),
+        deadline_s=settings.post_timeout_s * DEADLINE_SHARE,
+    )
+
+
+def _derivation() -> Derivation:
+    book = PriceBook()
+    return Derivation(derive=lambda envelope: derive(envelope, book), row=row)
+
+
+def _json_ready(found: Row) -> Row:
+    plain = (str, int, float, bool, dict, list, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in found.items()}
+
+
+async def _child(handover: Handover, report: Report, stopped: Awaitable[None]) -> None:
+    watch = bool(handover.switches.get("watch"))
+    await run(handover.settings, stopped, report, watch=watch, sock=handover.socket("intake"))
+
+
+if __name__ == "__main__":
+    child.run(_child)
