@@ -112,7 +112,8 @@ def drop_segment(folder: Path, segment: int) -> None:
 def drop_spool(folder: Path) -> None:
     """For a claimed spool. The segments go before all else, the lock last: cut short anywhere, nothing is sent again."""
     for segment in segments(folder):
-        drop_segment(folder, segment)
+        with contextlib.suppress(IsADirectoryError):
+            drop_segment(folder, segment)
     for path in _others(folder):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     (folder / _LOCK).unlink(missing_ok=True)

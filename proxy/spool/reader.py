@@ -1,6 +1,8 @@
 """SpoolReader: follows the segments of one spool, dead or alive, and trusts no byte that the checksum does not cover."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ _WINDOW_BYTES = 1 << 20
 _SEARCH_BYTES_MAX = 1 << 30
 # In a living segment a bad frame is searched past only when this much stands behind it, then twice this, and so on.
 _PROOF_BYTES_MIN = 64 << 10
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 
 
 class SpoolReader:
@@ -93,10 +96,10 @@ class SpoolReader:
         for number in folders.segments(self.folder):
             if number < self._segment:
                 continue
-            try:
-                self._file = _SegmentFile(self.folder, number, self._seed)
-            except FileNotFoundError:
+            file = _SegmentFile.open(self.folder, number, self._seed)
+            if file is None:
                 continue
+            self._file = file
             self._offset = self._offset if number == self._segment else 0
             self._segment = number
             return self._file
@@ -105,12 +108,16 @@ class SpoolReader:
     def _pass_damage(self, file: "_SegmentFile", size: int, *, final: bool) -> bool:
         """Moves behind bytes that are no frame. False while they may still become one."""
         target = file.behind(self._offset)
-        if target is None and (final or size - self._offset >= self._proof_bytes):
-            target = file.search(self._offset + 1, size)
+        if final or target is not None or size - self._offset >= self._proof_bytes:
+            # The length may be the damage, and lead over valid frames to a later one: the nearest counts.
+            target = file.search(self._offset + 1, size) or target
             self._proof_bytes = 2 * (size - self._offset)
         if target is None and not final:
             return False
         target = size if target is None else target
+        if file.frame_at(self._offset, fresh=True) is not None:
+            # It was being written while we looked; what proved it bad stands behind it, so now it is whole.
+            return True
         self.corrupt_bytes += target - self._offset
         self._move(target)
         return True
@@ -123,10 +130,24 @@ class SpoolReader:
 class _SegmentFile:
     """One open segment, read through a window."""
 
-    def __init__(self, folder: Path, number: int, seed: int) -> None:
-        self._descriptor = os.open(folders.segment_path(folder, number), os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int, number: int, seed: int) -> None:
+        self._descriptor = descriptor
         self._number, self._seed = number, seed
         self._window, self._window_at = b"", 0
+
+    @staticmethod
+    def open(folder: Path, number: int, seed: int) -> "_SegmentFile | None":
+        """None for what is gone, or has a segment's name but is no file."""
+        try:
+            descriptor = os.open(folders.segment_path(folder, number), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return _SegmentFile(descriptor, number, seed)
+        os.close(descriptor)
+        return None
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -148,7 +169,7 @@ class _SegmentFile:
         return Frame(FrameType(head.type), head.sequence, payload, self._number, offset + head.frame_bytes)
 
     def behind(self, offset: int) -> int | None:
-        """Where the damaged frame at `offset` ends, if its length can be believed: a valid frame follows."""
+        """Where the bad frame at `offset` says it ends, if a valid frame begins there."""
         head = self._head(offset)
         if head is None or self.frame_at(offset + head.frame_bytes) is None:
             return None

@@ -31,7 +31,8 @@ class _Outgoing(NamedTuple):
     sequence: int
     buffers: list[bytes]
     size: int
-    reason: str = ""
+    bare: bool = False
+    reason: str = ""  # of a GAP
     gap: Gap | None = None
 
 
@@ -50,7 +51,7 @@ class SpoolWriter:
         self._used, self._capacity = 0, bytes_max
         self._look_at = 0.0
         self._refusing = ""  # the reason, while nothing is taken
-        self._failed = False  # the last write did
+        self._failed = False  # the last write did, with not one frame on disk
         self._gaps: dict[str, Gap] = {}
 
     def look(self) -> None:
@@ -98,12 +99,11 @@ class SpoolWriter:
             self._drop(kind, sequence, self._refusing)
             return None
         if choice is Rung.BARE:
-            self.counters.dropped_bodies["space"] += 1
             dropped, request, response = sides_of(request, response), b"", b""
         if dropped:
             facts = without_bodies(facts, dropped)
         payload = completed_payload(facts, request, response) if kind == FrameType.COMPLETED else (facts,)
-        return self._outgoing(kind, sequence, payload)
+        return self._outgoing(kind, sequence, payload)._replace(bare=choice is Rung.BARE)
 
     def _choose(self, size: int, bare_size: int) -> Rung:
         if self._refusing or bare_size > PAYLOAD_BYTES_MAX:
@@ -115,7 +115,7 @@ class SpoolWriter:
         buffers = encode(self._seed, kind, sequence, payload)
         size = sum(map(len, buffers))
         self._used += size
-        return _Outgoing(kind, sequence, buffers, size, reason, gap)
+        return _Outgoing(kind, sequence, buffers, size, False, reason, gap)
 
     def _gap_frames(self) -> list[_Outgoing]:
         owed, self._gaps = self._gaps, {}
@@ -163,9 +163,8 @@ class SpoolWriter:
             group.append(frame)
         written, error = _write_all(self._descriptor, [buffer for frame in group for buffer in frame.buffers])
         done = self._settle(group, written)
-        if error is None:
-            self._failed = False
-        else:
+        self._failed = self._failed and not done
+        if error is not None:
             self._fail(error)
         return done
 
@@ -180,6 +179,7 @@ class SpoolWriter:
             counters.written_frames += 1
             counters.written_bytes += frame.size
             counters.written_records += frame.type == FrameType.COMPLETED
+            counters.dropped_bodies["space"] += frame.bare
             counters.gaps += frame.type == FrameType.GAP
         return len(group)
 
