@@ -59,8 +59,8 @@ services-stop: install  ## stop them
 compose-env:  ## write .env with random secrets for docker-compose.yml
 	@deploy/compose-env
 
-compose-check: install compose-env  ## docker-compose.yml for real: engine, build, up, calls, records counted, down
-	@deploy/compose-check
+compose-check: install  ## docker-compose.yml for real: engine, build, up, calls, records counted, down
+	@deploy/compose-check/run
 
 lock: install  ## compile requirements/*.txt anew
 	@deploy/lock
