@@ -1,8 +1,10 @@
 """The consumer: takes records from Kafka and from HTTP, and keeps them in the lake."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ from consumer.lake.draft import Derivation
 from consumer.lake.pending import Limits
 from consumer.lake.probe import prove
 from consumer.sources.intake import Intake, IntakeSettings
+from consumer.sources.kafka import KafkaSource
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +64,35 @@ async def run(
 
 async def _serve(settings: Settings, lake: Lake, stopped: Awaitable[None], ready: Callable[[], None], sock: socket.socket | None) -> None:
     intake = Intake(lake, _intake_settings(settings), sock) if settings.intake is not None or sock is not None else None
+    once = _Once(ready)
+    stop = asyncio.ensure_future(stopped)
+    kafka = asyncio.create_task(KafkaSource(lake, settings).run(once)) if settings.kafka is not None else None
     try:
         if intake is not None:
             await intake.start()
-            ready()
-        await stopped
+            once()
+        ended, _ = await asyncio.wait({task for task in (stop, kafka) if task is not None}, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()  # of Kafka's, only a defect: the parent starts us again
     finally:
+        for task in (stop, kafka):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in (stop, kafka) if task is not None), return_exceptions=True)
         if intake is not None:
             await intake.stop()
+
+
+class _Once:
+    """Ready is said once: by the intake, or by Kafka where there is none."""
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        self._ready: Callable[[], None] | None = ready
+
+    def __call__(self) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready()
 
 
 def _intake_settings(settings: Settings) -> IntakeSettings:
@@ -91,8 +115,13 @@ def _derivation() -> Derivation:
 
 
 def _json_ready(found: Row) -> Row:
-    plain = (str, int, float, bool, dict, list, type(None))
-    return {name: value if isinstance(value, plain) else str(value) for name, value in found.items()}
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, str | int | float | bool | dict | list | None) else str(value)
 
 
 async def _child(handover: Handover, report: Report, stopped: Awaitable[None]) -> None:

@@ -1,0 +1,185 @@
+"""One assigned partition: collects what Kafka delivers, and appends it to its chain when it is due.
+
+Knows no Kafka client: what it needs of one is the `Port`.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumer import metrics
+from consumer.lake.chain import Chain, Lake
+from consumer.lake.messages import Candidate, Message, decode
+from consumer.lake.pending import Pending
+from consumer.lake.tail import ChainBroken
+
+log = logging.getLogger(__name__)
+
+
+class Port(Protocol):
+    """One partition as the group's member sees it. No method raises but Revoked."""
+
+    async def bounds(self) -> tuple[int, int]:
+        """(first offset that is kept, next offset to be written)."""
+
+    def begin(self, offset: int) -> None:
+        """Deliver from `offset` on."""
+
+    def hold(self) -> None:
+        """Deliver nothing, until `begin`."""
+
+    async def commit(self, offset: int) -> bool:
+        """For lag monitoring only. False: the partition has another owner."""
+
+
+class Revoked(Exception):
+    """The partition is no longer ours."""
+
+
+class OutOfRange(Exception):
+    """Kafka does not have what comes next: somebody has to decide."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    flush_s: float
+    gate: asyncio.Semaphore  # of all partitions: writes at once
+
+
+class Partition:
+    def __init__(self, lake: Lake, log_name: str, port: Port, pace: Pace) -> None:
+        self.log_name = log_name
+        self.first_at: float | None = None  # monotonic: when the oldest pending candidate came
+        self.tail: int | None = None
+        self.delivering = False  # between `begin` and `hold`
+        self._lake = lake
+        self._port = port
+        self._pace = pace
+        self._arrived: list[Message] = []
+        self._arrived_bytes = 0
+        self._pending = Pending(end=0)
+        self._wake = asyncio.Event()
+        self._reopen = False
+
+    @property
+    def bytes(self) -> int:
+        """Of messages that were delivered and are not settled."""
+        return self._arrived_bytes + self._pending.bytes
+
+    def offer(self, messages: list[Message]) -> None:
+        """What came next, in order."""
+        self._arrived += messages
+        self._arrived_bytes += sum(len(m.value) for m in messages)
+        self._wake.set()
+
+    def reopen(self) -> None:
+        """Something about the position is wrong: find it again."""
+        self._hold()
+        self._reopen = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until revoked, or until a person is needed. Can be cancelled at any point."""
+        try:
+            while True:
+                await self._live()
+        except Revoked:
+            return
+        except (OutOfRange, ChainBroken) as error:
+            self._forget()
+            log.error("%s stands still, other partitions go on: %s", self.log_name, error)  # noqa: TRY400  # the words say it all
+            metrics.partitions_stopped.inc()
+            try:
+                await asyncio.Event().wait()  # still ours: until a rebalance or a restart, nobody else may think it idle
+            finally:
+                metrics.partitions_stopped.dec()
+
+    async def _live(self) -> None:
+        """From one opening of the chain to the next."""
+        self._forget()
+        chain = await Chain.open(self._lake, self.log_name, genesis=self._genesis)
+        await self._check_range(chain)
+        self._pending = Pending(end=chain.tail.end)
+        self.tail = chain.tail.end
+        self._port.begin(chain.tail.end)
+        self.delivering = True
+        while not self._reopen:
+            await self._collect()
+            async with self._pace.gate:
+                await chain.append(self._pending)
+            self.first_at = None
+            if chain.tail.end != self.tail:
+                self.tail = chain.tail.end
+                if not await self._port.commit(self.tail):
+                    metrics.commits_refused.inc()
+                    return
+
+    def _hold(self) -> None:
+        self.delivering = False
+        self._port.hold()
+
+    def _forget(self) -> None:
+        self._hold()
+        self._reopen = False
+        self._arrived, self._arrived_bytes = [], 0
+        self._pending = Pending(end=0)
+        self.first_at = None
+
+    async def _genesis(self) -> int:
+        return (await self._port.bounds())[0]
+
+    async def _check_range(self, chain: Chain) -> None:
+        first, end = await self._port.bounds()
+        if chain.tail.end < first:
+            await chain.refresh()  # perhaps only the head is behind
+        if chain.tail.end < first:
+            raise OutOfRange(
+                f"Kafka's retention deleted offsets {chain.tail.end} to {first - 1} before they reached the lake. They are lost to it. "
+                f"Give the topic a longer retention, then raise `incarnation` to go on from {first} in a new chain"
+            )
+        if chain.tail.end > end:
+            raise OutOfRange(
+                f"the lake holds this partition up to {chain.tail.end}, but Kafka ends at {end}: the topic was deleted and made again, "
+                "or lost data. If that was meant, raise `incarnation` to begin a new chain"
+            )
+
+    async def _collect(self) -> None:
+        """Until what is pending has to be written, or the chain to be opened again."""
+        while not self._reopen:
+            await self._take()
+            if (wait_s := self._due_in_s()) is not None and wait_s <= 0:
+                return
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _take(self) -> None:
+        """Decode what arrived: in a thread, because heartbeats share the loop."""
+        while self._arrived:
+            messages, self._arrived, self._arrived_bytes = self._arrived, [], 0
+            for offset, candidate in await asyncio.to_thread(_decoded, messages):
+                self._pending.add(offset, candidate)
+                metrics.started_skipped.inc(candidate is None)
+            if self.first_at is None and self._pending.candidates:
+                self.first_at = time.monotonic()
+            if self._full():
+                return
+
+    def _due_in_s(self) -> float | None:
+        """Seconds until the next write; None: nothing to write."""
+        if self.first_at is None:
+            return None
+        return 0.0 if self._full() else self.first_at + self._pace.flush_s - time.monotonic()
+
+    def _full(self) -> bool:
+        limits = self._lake.limits
+        return len(self._pending.candidates) >= limits.records_max or self._pending.bytes >= limits.bytes_max
+
+
+def _decoded(messages: list[Message]) -> list[tuple[int, Candidate | None]]:
+    return [(message.offset, decode(message)) for message in messages]
