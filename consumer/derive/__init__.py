@@ -37,7 +37,7 @@ def derive(envelope: Envelope, book: PriceBook) -> dict[str, Any]:
         read = reading.read(envelope)
         metered = metering.meter(read)
         return _derived(read, metered, costing.charge(read, metered, book))
-    except Exception as error:  # a record that breaks us must not stop its log: it is kept, and says so
+    except Exception as error:  # noqa: BLE001 - a record that breaks us must not stop its log: it is kept, and says so
         read = Reading({}, error=f"derivation failed: {type(error).__name__}")
         return _derived(read, Metered(None, "unknown", reason=read.error), Cost(source="unknown", reason=read.error))
 

@@ -50,11 +50,11 @@ class Answer:
             pieces.append(piece)
             self.generated += 1
 
-    def name_tool(self, tool: ToolCall, name: Any, id: Any) -> None:
+    def name_tool(self, tool: ToolCall, name: Any, call_id: Any) -> None:
         if found := short(name):
             tool.name = found
             self.generated += 1
-        tool.id = short(id) or tool.id
+        tool.id = short(call_id) or tool.id
 
     def finish(self, choice: Choice, reason: Any) -> None:
         if found := short(reason):

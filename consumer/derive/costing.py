@@ -61,13 +61,13 @@ def _stated(provider: str | None, stated: Mapping | None) -> Cost | None:
     )
 
 
-def _provided(total: Decimal | None, input: Decimal | None, output: Decimal | None) -> Cost | None:
+def _provided(total: Decimal | None, given: Decimal | None, made: Decimal | None) -> Cost | None:
     """The parts are shown only where they are the whole: fees and tools are in the total alone."""
     if total is None:
         return None
-    if input is None or output is None or input + output != total:
-        input = output = None
-    return Cost(source="provider", input=input, output=output, total=total)
+    if given is None or made is None or given + made != total:
+        given = made = None
+    return Cost(source="provider", input=given, output=made, total=total)
 
 
 def _amount(value: Any) -> Decimal | None:

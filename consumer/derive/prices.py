@@ -155,11 +155,28 @@ class PriceBook:
     def _bill(
         self, leaves: Leaves, charge: Charge, provider: Provider, model: ModelInfo, prices: ModelPrice, context: dict[str, str]
     ) -> Cost:
-        input, output, rates = Decimal(0), Decimal(0), {}
+        rates = self._rates(leaves, charge, provider, prices)
+        given = sum((rate * getattr(leaves, leaf) for leaf, rate in rates.items() if leaf in INPUT), Decimal(0)) / _MILLION
+        made = sum((rate * getattr(leaves, leaf) for leaf, rate in rates.items() if leaf not in INPUT), Decimal(0)) / _MILLION
+        tools = _tools(prices, charge)
+        return Cost(
+            source="book",
+            input=given,
+            output=made,
+            tools=tools,
+            total=given + made + tools,
+            price_version=self.version,
+            priced_as=f"{provider.id}/{model.id}",
+            variant="=".join(*context.items()) if context else None,
+            rates=rates,
+        )
+
+    def _rates(self, leaves: Leaves, charge: Charge, provider: Provider, prices: ModelPrice) -> dict[str, Decimal]:
+        """USD per million tokens of every leaf that holds any. A leaf without a price leaves the call without a cost."""
+        rates: dict[str, Decimal] = {}
         total_input = leaves.total_input
         for leaf, keys in _KEYS.items():
-            tokens = getattr(leaves, leaf)
-            if tokens == 0:
+            if getattr(leaves, leaf) == 0:
                 continue
             rate = _rate(prices, keys, total_input)
             if rate is None and leaf == "input_audio_tokens" and provider.id == "google":
@@ -167,22 +184,7 @@ class PriceBook:
             if rate is None:
                 raise Unpriced(f"no price for {leaf} of model {charge.model} at {charge.provider}")
             rates[leaf] = rate
-            if leaf in INPUT:
-                input += rate * tokens / _MILLION
-            else:
-                output += rate * tokens / _MILLION
-        tools = _tools(prices, charge)
-        return Cost(
-            source="book",
-            input=input,
-            output=output,
-            tools=tools,
-            total=input + output + tools,
-            price_version=self.version,
-            priced_as=f"{provider.id}/{model.id}",
-            variant="=".join(*context.items()) if context else None,
-            rates=rates,
-        )
+        return rates
 
     def _model(self, charge: Charge) -> tuple[Provider, ModelInfo]:
         if charge.provider is None:

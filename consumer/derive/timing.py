@@ -10,9 +10,8 @@ def first_token_ms(timing: Mapping, content_end: int | None) -> float | None:
     if content_end is None:
         return None
     for mark in items(timing.get("chunk_marks")):
-        if isinstance(mark, list) and len(mark) == 2 and (at := _number(mark[0])) is not None and isinstance(mark[1], int):
-            if mark[1] >= content_end:
-                return at
+        if isinstance(mark, list) and len(mark) == 2 and isinstance(mark[1], int) and mark[1] >= content_end:
+            return _number(mark[0])
     return None
 
 

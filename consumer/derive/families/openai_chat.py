@@ -78,8 +78,8 @@ def _fold_message(answer: Answer, choice: Choice, message: Mapping) -> None:
 def _slot(choice: Choice, call: Mapping, position: int) -> ToolCall:
     """Pieces of one call share an index and mostly only the first has the id; some servers give every call index 0."""
     at = index(call.get("index", position))
-    if id := short(call.get("id")):
-        return choice.tool((at, id))
+    if call_id := short(call.get("id")):
+        return choice.tool((at, call_id))
     latest = next((key for key in reversed(choice.tools) if isinstance(key, tuple) and key[0] == at), (at, None))
     return choice.tool(latest)
 
