@@ -1,0 +1,168 @@
+"""Raw sockets on both sides of a real worker: what the upstream and the client see, byte by byte."""
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from clearpane.settings import Settings
+from proxy.server import ProxyServer
+from proxy.worker import build
+
+WAIT_S = 10.0
+
+
+class MemorySpool:
+    """Keeps what a call hands to the spool."""
+
+    def __init__(self) -> None:
+        self.admitted: list[dict[str, Any]] = []
+        self.starts: list[dict[str, Any]] = []
+        self.records: list[tuple[dict[str, Any], bytes, bytes]] = []
+
+    def admit(self, facts: bytes) -> int:
+        self.admitted.append(orjson.loads(facts))
+        return len(self.admitted) - 1
+
+    def started(self, sequence: int, facts: bytes) -> None:
+        self.starts.append(orjson.loads(facts))
+
+    def completed(self, sequence: int, facts: bytes, request_body: bytes, response_body: bytes) -> None:
+        self.records.append((orjson.loads(facts), request_body, response_body))
+
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Upstream:
+    """A raw server: `script` is run per connection; what it read stands in `received`."""
+
+    port: int = 0
+    script: Script | None = None
+    received: list[bytearray] = field(default_factory=list)
+    closed: list[float] = field(default_factory=list)
+    connections: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
+        self.tasks.add(asyncio.create_task(self.serve(reader, writer)))
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for writer in self.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        assert self.script is not None
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self.script(reader, writer)
+        self.closed.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    def answers(self, *pieces: bytes, pause_s: float = 0.0, reset: bool = False, keep: bool = False) -> None:
+        """Reads one request, then sends the pieces; ends with FIN, RST, or waits for the other side."""
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                self.received.append(bytearray())
+                await self.read_request(reader, self.received[-1])
+                for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
+                    if pause_s:
+                        await asyncio.sleep(pause_s)
+                if reset:
+                    await asyncio.sleep(0.05)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                if not keep:
+                    return
+
+        self.script = script
+
+    @staticmethod
+    async def read_request(reader: asyncio.StreamReader, into: bytearray) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        into += head
+        lowered = head.lower()
+        if b"transfer-encoding: chunked" in lowered:
+            while not into.endswith(b"0\r\n\r\n"):
+                into += await reader.readuntil(b"\r\n")
+        elif b"content-length: " in lowered:
+            into += await reader.readexactly(int(lowered.split(b"content-length: ")[1].split(b"\r\n")[0]))
+
+
+@dataclass
+class Proxy:
+    port: int
+    server: ProxyServer
+    spool: MemorySpool
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+
+    async def call(self, request: bytes) -> bytes:
+        """Everything that comes back until the proxy closes; the request should say `Connection: close`."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        async with asyncio.timeout(WAIT_S):
+            answer = await reader.read(-1)
+        writer.close()
+        return answer
+
+    async def record(self, number: int = 0) -> tuple[dict[str, Any], bytes, bytes]:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.spool.records) <= number:
+                await asyncio.sleep(0.005)
+        return self.spool.records[number]
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    found = Upstream()
+    server = await asyncio.start_server(found.accept, "127.0.0.1", 0, limit=1 << 24)
+    found.port = server.sockets[0].getsockname()[1]
+    yield found
+    server.close()
+    await found.stop()
+
+
+@pytest.fixture
+async def start_proxy(upstream: Upstream) -> AsyncIterator[Callable[..., Awaitable[Proxy]]]:
+    runners: list[tuple[web.ServerRunner, ProxyServer]] = []
+
+    async def start(**changes: Any) -> Proxy:
+        settings = dataclasses.replace(Settings(default_upstream=f"http://127.0.0.1:{upstream.port}"), **changes)
+        spool = MemorySpool()
+        server = build(settings, spool, "pepper")
+        server.start()
+        runner = web.ServerRunner(server.web_server, shutdown_timeout=0.2)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        runners.append((runner, server))
+        port = site._server.sockets[0].getsockname()[1]
+        return Proxy(port, server, spool)
+
+    yield start
+    for runner, server in runners:
+        await server.drain(0.1)
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def proxy(start_proxy: Callable[..., Awaitable[Proxy]]) -> Proxy:
+    return await start_proxy()

@@ -1,0 +1,393 @@
+"""Promise 1: upstream and client see what they would see without a proxy between them."""
+
+import asyncio
+import gzip
+import hashlib
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.e2e.conftest import Proxy, Upstream
+
+StartProxy = Callable[..., Awaitable[Proxy]]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: p\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def split_head(answer: bytes) -> tuple[list[bytes], bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split(b"\r\n"), body
+
+
+def without_ours(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if not line.startswith((b"Clearpane-Id: ", b"Server-Timing: clearpane;", b"Connection: close"))]
+
+
+async def test_the_upstream_sees_the_request_as_it_was_sent(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK)
+    body = gzip.compress(b'{"model":"m"}')
+    await proxy.call(
+        b"POST /v1/%%7e/x%%20y?q=%%c3&q= HTTP/1.1\r\nHost: proxy.local\r\nX-MiXed: 1\r\nx-mixed: 2\r\nX-Latin: caf\xe9\r\nX-Utf: caf\xc3\xa9\r\n"
+        b"Authorization: Bearer k\r\nContent-Encoding: gzip\r\nHelicone-User-Id: u\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )  # fmt: skip
+    assert bytes(upstream.received[0]) == (
+        b"POST /v1/%%7e/x%%20y?q=%%c3&q= HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-MiXed: 1\r\nx-mixed: 2\r\nX-Latin: caf\xe9\r\nX-Utf: caf\xc3\xa9\r\n"
+        b"Authorization: Bearer k\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (upstream.port, len(body), body)
+    )  # fmt: skip
+
+
+ANSWERS = {
+    "length": b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-ODD: \xe9\r\nContent-Length: 5\r\n\r\nhello",
+    "chunked": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n7;x=1\r\ndata: a\r\n1\r\n\n\r\n0\r\nX-T: 1\r\n\r\n",
+    "gzip that is none": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "not modified": b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 99\r\n\r\n',
+    "redirect": b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n",
+    "upstream's error": b'HTTP/1.1 429 Slow Down Please\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\n{"a": 1}\n',
+    "odd status": b"HTTP/1.1 529 \r\nContent-Length: 0\r\n\r\n",
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+    "until close": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it",
+    "fat header": b"HTTP/1.1 200 OK\r\nX-Fat: " + b"a" * 60_000 + b"\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_the_client_sees_the_answer_as_it_was_sent(name: str, proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(ANSWERS[name])
+    answer = await proxy.call(POST)
+    lines, body = split_head(answer)
+    sent_lines, sent_body = split_head(ANSWERS[name])
+    assert without_ours(lines) == sent_lines
+    if name == "early hints":
+        final, final_body = split_head(body)
+        assert (without_ours(final), final_body) == ([b"HTTP/1.1 200 OK", b"Content-Length: 1"], b"x")
+    else:
+        assert body == sent_body
+        assert any(line.startswith(b"Clearpane-Id: ") for line in lines)
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name != "fat header"])
+async def test_one_byte_at_a_time_makes_no_difference(name: str, proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(*[ANSWERS[name][i : i + 1] for i in range(len(ANSWERS[name]))])
+    lines, body = split_head(await proxy.call(POST))
+    sent_lines, sent_body = split_head(ANSWERS[name])
+    assert without_ours(lines) == sent_lines
+    assert body[-1:] == sent_body[-1:]
+
+
+async def test_the_record_has_the_bytes_of_both_sides(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(ANSWERS["chunked"])
+    await proxy.call(POST)
+    facts, request, response = await proxy.record()
+    assert (request, response) == (b"{}", b"data: a\n")
+    assert facts["response"]["end"] == "complete"
+    assert facts["response"]["body_sha256"] == hashlib.sha256(b"data: a\n").hexdigest()
+    assert facts["response"]["streamed"] is True
+    assert facts["timing"]["proxy_ms"] is not None
+
+
+async def test_every_chunk_is_passed_on_when_it_comes(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"2\r\n%02d\r\n" % n for n in range(5)], b"0\r\n\r\n", pause_s=0.05
+    )
+    reader, writer = await proxy.connect()
+    writer.write(POST)
+    await reader.readuntil(b"\r\n\r\n")
+    loop = asyncio.get_running_loop()
+    times = []
+    for number in range(5):
+        assert await reader.readexactly(7) == b"2\r\n%02d\r\n" % number
+        times.append(loop.time())
+    assert all(later - earlier > 0.02 for earlier, later in zip(times, times[1:], strict=False))
+    writer.close()
+
+
+async def test_a_body_that_comes_in_pieces_is_passed_on_before_it_is_complete(proxy: Proxy, upstream: Upstream) -> None:
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(3):
+            seen.put_nowait(await reader.readexactly(3))
+        writer.write(OK)
+
+    upstream.script = script
+    reader, writer = await proxy.connect()
+    writer.write(b"POST /v1/x HTTP/1.1\r\nHost: p\r\nContent-Length: 9\r\nConnection: close\r\n\r\n")
+    for piece in (b"abc", b"def", b"ghi"):
+        writer.write(piece)
+        assert await asyncio.wait_for(seen.get(), 5) == piece
+    assert (await reader.read(-1)).endswith(b"ok")
+    assert (await proxy.record())[1] == b"abcdefghi"
+    writer.close()
+
+
+async def test_a_chunked_request_stays_chunked(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK)
+    await proxy.call(
+        b"POST /v1/x HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    )
+    head, _, body = bytes(upstream.received[0]).partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert b"Content-Length" not in head
+    assert body in {b"5\r\nabcde\r\n0\r\n\r\n", b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"}
+    assert (await proxy.record())[1] == b"abcde"
+
+
+async def test_expect_is_answered_and_not_sent_on(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK)
+    reader, writer = await proxy.connect()
+    writer.write(b"POST /v1/x HTTP/1.1\r\nHost: p\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"{}")
+    assert (await reader.read(-1)).endswith(b"ok")
+    assert b"xpect" not in upstream.received[0]
+    writer.close()
+
+
+async def test_keep_alive_and_pipelining_on_one_connection(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK, keep=True)
+    reader, writer = await proxy.connect()
+    request = POST.replace(b"Connection: close\r\n", b"")
+    writer.write(request * 40)
+    for _ in range(40):
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert await reader.readexactly(2) == b"ok"
+    writer.close()
+    assert len(upstream.received) == 41  # and one that waits for the next
+    assert upstream.connections == 1
+    assert len({facts["request_id"] for facts, _, _ in proxy.spool.records}) == 40
+
+
+async def test_an_http_1_0_client_gets_no_chunks(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(ANSWERS["chunked"])
+    lines, body = split_head(await proxy.call(b"GET /v1/models HTTP/1.0\r\nHost: p\r\n\r\n"))
+    assert body == b"data: a\n"
+    assert not any(line.lower().startswith(b"transfer-encoding") for line in lines)
+
+
+async def test_head_has_the_length_and_no_body(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    lines, body = split_head(await proxy.call(b"HEAD /v1/models HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n"))
+    assert b"Content-Length: 5" in lines
+    assert body == b""
+
+
+# Ends
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize(
+    ("sent", "seen_end"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", b"5\r\nhel"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhel", b"hel"),
+    ],
+)
+async def test_an_upstream_that_breaks_breaks_the_answer_at_the_same_byte(
+    sent: bytes, seen_end: bytes, reset: bool, proxy: Proxy, upstream: Upstream
+) -> None:
+    upstream.answers(sent, reset=reset)
+    _, body = split_head(await proxy.call(POST))
+    assert body == seen_end
+    facts, _, _ = await proxy.record()
+    assert facts["response"]["end"] == "upstream_error"
+    assert facts["response"]["error"]["source"] == "upstream"
+
+
+async def test_a_body_that_should_end_with_the_connection_ends_in_a_reset_when_it_breaks(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"HTTP/1.1 200 OK\r\n\r\nsome", reset=True)
+    with pytest.raises(ConnectionResetError):
+        await proxy.call(POST)
+
+
+async def test_no_answer_at_all_is_a_502_that_names_its_source(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"")
+    lines, body = split_head(await proxy.call(POST))
+    assert lines[0] == b"HTTP/1.1 502 Bad Gateway"
+    assert b"Clearpane-Error: upstream_broken" in lines
+    assert b'"source":"proxy"' in body
+    assert upstream.connections == 1  # nothing is sent a second time
+
+
+async def test_a_silent_upstream_is_a_504(start_proxy: StartProxy, upstream: Upstream) -> None:
+    proxy = await start_proxy(read_timeout_s=1.0)
+    upstream.answers(b"", keep=True)
+    lines, _ = split_head(await proxy.call(POST))
+    assert lines[0] == b"HTTP/1.1 504 Gateway Timeout"
+    assert (await proxy.record())[0]["response"]["end"] == "timeout"
+
+
+async def test_a_client_that_leaves_ends_the_upstreams_work(proxy: Proxy, upstream: Upstream) -> None:
+    gone = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        await reader.read(1)
+        gone.set()
+
+    upstream.script = script
+    reader, writer = await proxy.connect()
+    writer.write(POST)
+    await reader.readuntil(b"a\r\n")
+    writer.transport.abort()
+    await asyncio.wait_for(gone.wait(), 0.5)
+    facts, _, response = await proxy.record()
+    assert (facts["response"]["end"], response) == ("client_disconnected", b"a")
+
+
+async def test_a_client_that_leaves_before_the_answer_ends_the_upstreams_work(proxy: Proxy, upstream: Upstream) -> None:
+    gone = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        await reader.read(1)
+        gone.set()
+
+    upstream.script = script
+    _, writer = await proxy.connect()
+    writer.write(POST)
+    await asyncio.sleep(0.1)
+    writer.transport.abort()
+    await asyncio.wait_for(gone.wait(), 0.5)
+    assert (await proxy.record())[0]["response"]["status"] is None
+
+
+async def test_draining_reads_to_the_end_for_the_record(start_proxy: StartProxy, upstream: Upstream) -> None:
+    proxy = await start_proxy(client_gone="drain", drain_s=5.0)
+    upstream.answers(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"1\r\n%d\r\n" % n for n in range(5)], b"0\r\n\r\n", pause_s=0.05
+    )
+    reader, writer = await proxy.connect()
+    writer.write(POST)
+    await reader.readuntil(b"1\r\n0\r\n")
+    writer.transport.abort()
+    facts, _, response = await proxy.record()
+    assert (facts["response"]["end"], response) == ("client_disconnected", b"01234")
+
+
+async def test_a_slow_reader_holds_the_upstream_and_not_the_memory(start_proxy: StartProxy, upstream: Upstream) -> None:
+    proxy = await start_proxy(capture_bytes_max=1000)
+    size = 64 << 20
+    sent = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    upstream.script = script
+    reader, writer = await proxy.connect()
+    writer.transport.pause_reading()
+    writer.write(POST)
+    await asyncio.sleep(1.0)
+    assert sent < size // 2  # the rest waits in the upstream
+    writer.transport.resume_reading()
+    received = 0
+    async with asyncio.timeout(20):
+        while piece := await reader.read(1 << 20):
+            received += len(piece)
+    assert received > size
+    facts, _, response = await proxy.record()
+    assert (facts["response"]["end"], facts["response"]["body_bytes"], len(response)) == ("complete", size, 1000)
+    assert facts["response"]["truncated"]
+    assert facts["response"]["body_sha256"] == hashlib.sha256(b"x" * size).hexdigest()
+    writer.close()
+
+
+async def test_an_answer_that_comes_before_the_body_was_sent_is_let_through(proxy: Proxy, upstream: Upstream) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+
+    upstream.script = script
+    reader, writer = await proxy.connect()
+    writer.write(b"POST /v1/x HTTP/1.1\r\nHost: p\r\nContent-Length: 1000\r\n\r\nstart")
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\nno"), 5)
+    assert answer.startswith(b"HTTP/1.1 413 Too Large\r\n")
+    writer.close()
+
+
+async def test_a_pooled_connection_that_the_upstream_closed_is_not_used(proxy: Proxy, upstream: Upstream) -> None:
+    """The keep-alive race: many calls to an upstream that closes after every answer, without saying so."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Upstream.read_request(reader, bytearray())
+        writer.write(OK)
+
+    upstream.script = script
+    reader, writer = await proxy.connect()
+    for _ in range(100):
+        writer.write(POST.replace(b"Connection: close\r\n", b""))
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 5)).startswith(b"HTTP/1.1 200 OK")
+        await asyncio.sleep(0.001)
+    writer.close()
+
+
+async def test_two_callers_never_share_a_cookie(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=first\r\nContent-Length: 0\r\n\r\n", keep=True)
+    await proxy.call(POST)
+    await proxy.call(POST)
+    assert b"ookie" not in upstream.received[1]
+
+
+async def test_half_a_call_cut_by_a_stop_is_a_shutdown(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", keep=True)
+    reader, writer = await proxy.connect()
+    writer.write(POST)
+    await reader.readuntil(b"a\r\n")
+    assert await proxy.server.drain(0.05) == 1
+    assert (await reader.read(-1)) == b""
+    assert (await proxy.record())[0]["response"]["end"] == "shutdown"
+    writer.close()
+
+
+async def test_gigabytes_need_no_memory_on_the_way_up(start_proxy: StartProxy, upstream: Upstream) -> None:
+    proxy = await start_proxy(capture_bytes_max=1000)
+    size = 100 << 20
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        left = size
+        while left:
+            left -= len(await reader.read(1 << 20))
+        writer.write(OK)
+
+    upstream.script = script
+    reader, writer = await proxy.connect()
+    writer.write(b"POST /v1/files HTTP/1.1\r\nHost: p\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
+    for _ in range(size >> 20):
+        writer.write(b"y" * (1 << 20))
+        await writer.drain()
+    assert (await reader.read(-1)).endswith(b"ok")
+    facts, request, _ = await proxy.record()
+    assert (facts["request"]["body_bytes"], len(request), facts["request"]["truncated"]) == (size, 1000, True)
+    assert proxy.server._recording.budget.used == 0
+    writer.close()
+
+
+async def test_an_abort_in_the_middle_of_a_body_ends_the_upstreams_connection(proxy: Proxy, upstream: Upstream) -> None:
+    gone = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while await reader.read(100):
+            pass
+        gone.set()
+
+    upstream.script = script
+    _, writer = await proxy.connect()
+    writer.write(b"POST /v1/x HTTP/1.1\r\nHost: p\r\nContent-Length: 1000\r\n\r\npart")
+    await asyncio.sleep(0.1)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.close()
+    await asyncio.wait_for(gone.wait(), 0.5)
+    assert (await proxy.record())[0]["response"]["end"] == "client_disconnected"

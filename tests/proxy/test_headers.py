@@ -1,0 +1,60 @@
+import pytest
+
+from proxy.headers import Refused, first, request_head, response_head
+
+
+def test_order_spelling_and_duplicates_are_kept() -> None:
+    headers = [(b"X-MiXed", b"1"), (b"x-mixed", b"2"), (b"Accept", b"*/*"), (b"X-MiXed", b"3")]
+    head = request_head("POST", b"/v1/x?a=%7e", b"api.example", headers, b"Content-Length: 2\r\n")
+    assert head == (
+        b"POST /v1/x?a=%7e HTTP/1.1\r\nHost: api.example\r\nX-MiXed: 1\r\nx-mixed: 2\r\nAccept: */*\r\nX-MiXed: 3\r\nContent-Length: 2\r\n\r\n"
+    )
+
+
+def test_hop_by_hop_and_named_lines_stay_behind() -> None:
+    headers = [
+        (b"Connection", b"keep-alive, X-Hop"),
+        (b"X-Hop", b"1"),
+        (b"Keep-Alive", b"5"),
+        (b"TE", b"trailers"),
+        (b"Proxy-Authorization", b"secret"),
+        (b"Expect", b"100-continue"),
+        (b"X-Stays", b"1"),
+    ]
+    assert request_head("GET", b"/", b"h", headers, b"") == b"GET / HTTP/1.1\r\nHost: h\r\nX-Stays: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"Content-Type"])
+def test_connection_cannot_name_away_who_calls(name: bytes) -> None:
+    head = request_head("GET", b"/", b"h", [(b"Connection", name), (name, b"v")], b"")
+    assert name + b": v\r\n" in head
+
+
+def test_control_headers_stay_behind() -> None:
+    headers = [(b"Clearpane-User-Id", b"u"), (b"HELICONE-AUTH", b"k"), (b"helicone-unknown", b"x"), (b"X-Clearpane", b"stays")]
+    assert request_head("GET", b"/", b"h", headers, b"") == b"GET / HTTP/1.1\r\nHost: h\r\nX-Clearpane: stays\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", [b"a\rb", b"a\nb", b"a\0b"])
+def test_a_control_byte_is_refused_without_its_value(value: bytes) -> None:
+    with pytest.raises(Refused, match="header X-Bad has a control byte") as refused:
+        request_head("GET", b"/", b"h", [(b"X-Bad", value)], b"")
+    assert value.decode() not in str(refused.value)
+
+
+def test_an_answer_keeps_its_framing_and_loses_its_hop_lines() -> None:
+    headers = [(b"Content-Type", b"text/event-stream"), (b"Transfer-Encoding", b"chunked"), (b"Connection", b"keep-alive"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b")]  # fmt: skip
+    head = response_head(200, b"Fine", headers, [(b"Clearpane-Id", b"1")], close=False)
+    assert head == (
+        b"HTTP/1.1 200 Fine\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a\r\nset-cookie: b\r\nClearpane-Id: 1\r\n\r\n"
+    )
+
+
+def test_connection_cannot_name_away_the_framing_of_an_answer() -> None:
+    head = response_head(200, b"", [(b"Connection", b"content-length"), (b"Content-Length", b"3")], (), close=True)
+    assert head == b"HTTP/1.1 200 \r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+
+
+def test_first_ignores_case() -> None:
+    assert first([(b"A", b"0"), (b"X-Request-ID", b"1"), (b"x-request-id", b"2")], b"x-request-id") == b"1"
+    assert first([], b"x") is None
