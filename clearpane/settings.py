@@ -89,7 +89,9 @@ class Settings:
     add_request_id: bool = _setting(False, forms.flag, "add `x-request-id` upstream when the caller sent none")
 
     # Spool
-    spool_bytes_max: int = _setting(8 << 30, forms.size(1 << 20), "bytes on disk per worker; from 80 % on bodies are dropped, at 100 % records")
+    spool_bytes_max: int = _setting(
+        8 << 30, forms.size(1 << 20), "bytes on disk per worker; from 80 % on bodies are dropped, at 100 % records"
+    )
     spool_segment_bytes: int = _setting(64 << 20, forms.size(1 << 16), "size at which a new segment begins")
     spool_queue_bytes_max: int = _setting(64 << 20, forms.size(1 << 20), "bytes waiting for the spool's writer thread")
 

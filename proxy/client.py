@@ -148,7 +148,9 @@ class ClientConnection(RequestHandler):
         reason = "request_malformed"
         text = "the request is not HTTP/1.1 that can be read in one way only (RFC 9112), or its head is too large"
         body = error_body(400, reason, text, request_id=request_id, anthropic=False)
-        self.send(answer_head(400, body, [(ID_HEADER.encode(), request_id.encode()), (b"Clearpane-Error", reason.encode())], close=True) + body)
+        self.send(
+            answer_head(400, body, [(ID_HEADER.encode(), request_id.encode()), (b"Clearpane-Error", reason.encode())], close=True) + body
+        )
         return Relayed(keep_alive=False).as_response()
 
 

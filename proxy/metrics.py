@@ -21,7 +21,9 @@ FIRST_BYTE = Histogram(
     "Time from the request to the first byte of the answer's body.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-SPOOL_DROPPED_RECORDS = Counter("clearpane_proxy_spool_dropped_records_total", "Records that the spool could not take, by reason.", ["reason"])
+SPOOL_DROPPED_RECORDS = Counter(
+    "clearpane_proxy_spool_dropped_records_total", "Records that the spool could not take, by reason.", ["reason"]
+)
 SPOOL_DROPPED_BODIES = Counter("clearpane_proxy_spool_dropped_bodies_total", "Bodies that the spool could not take, by reason.", ["reason"])
 SPOOL_COMPLETED = Counter("clearpane_proxy_spool_completed_total", "Completed records that the spool took.")
 SPOOL_BYTES = Gauge("clearpane_proxy_spool_bytes", "Bytes of the living workers' spools on disk.", multiprocess_mode="livesum")

@@ -120,7 +120,9 @@ class Routes:
         if prefix == "v1":
             return _route(self._default, target)
         if prefix not in self._named:
-            raise NoRoute(f"no upstream is called {prefix[:64]!r}: call /v1/..., /openai/v1/..., /anthropic/v1/..., or configure one with --upstream")
+            raise NoRoute(
+                f"no upstream is called {prefix[:64]!r}: call /v1/..., /openai/v1/..., /anthropic/v1/..., or configure one with --upstream"
+            )
         upstream = self._named[prefix]
         if upstream is None:
             raise NoRoute(f"upstream {prefix!r} has no URL yet: give yours with --upstream {prefix}=https://...")
@@ -156,4 +158,6 @@ def _upstream(name: str, url: str) -> Upstream:
 def _provider_of_host(host: str) -> str | None:
     if host.startswith("bedrock") and host.endswith(".amazonaws.com"):
         return "bedrock"
-    return next((provider for end, provider in _PROVIDER_HOSTS if host == end or host.endswith(f".{end}") or host.endswith(f"-{end}")), None)
+    return next(
+        (provider for end, provider in _PROVIDER_HOSTS if host == end or host.endswith(f".{end}") or host.endswith(f"-{end}")), None
+    )

@@ -166,11 +166,14 @@ class ProxyServer:
             )
         except Refused as error:
             raise BadRequest(400, "request_header", str(error)) from None
+        body = request.content.read_nowait() if request.content.is_eof() else None
+        if body:
+            call.request.add(body)
         connection = await self._connection(route, call)
         if relay.over:  # the client left while we were connecting
             connection.close()
             return
-        await self._exchange(request, client, relay, connection, head)
+        await self._exchange(request, client, relay, connection, head, body)
 
     async def _connection(self, route: Route, call: Call) -> Connection:
         connection = self._pool.idle(route.upstream.origin)
@@ -181,15 +184,16 @@ class ProxyServer:
             call.connect_s = (call.now_ms() - before_ms) / 1000
         return connection
 
-    async def _exchange(self, request: BaseRequest, client: ClientConnection, relay: Relay, connection: Connection, head: bytes) -> None:
+    async def _exchange(
+        self, request: BaseRequest, client: ClientConnection, relay: Relay, connection: Connection, head: bytes, body: bytes | None
+    ) -> None:
+        """`body` is the whole body if it is here already, else None."""
         parser = Parser(request.method, head_bytes_max=self._limits.header_bytes_max * 2, headers_max=self._limits.headers_max)
         connection.begin(relay, parser)
         relay.connection = connection
         relay.call.sending()
-        if request.content.is_eof():
-            body = request.content.read_nowait()
-            connection.write(head + _framed(request, body) if body or is_chunked(request) else head)
-            relay.call.request.add(body)
+        if body is not None:
+            connection.write(head + _framed(request, body))
             connection.request_sent()
             await relay.done
             return
@@ -209,11 +213,15 @@ class ProxyServer:
             while piece := await asyncio.wait_for(request.content.readany(), self._limits.request_timeout_s):
                 relay.call.request.add(piece)
                 if relay.call.request.seen > self._limits.request_bytes_max:
-                    raise BadRequest(413, "request_too_large", f"the request's body is over {self._limits.request_bytes_max} bytes (request_bytes_max)")
+                    raise BadRequest(
+                        413, "request_too_large", f"the request's body is over {self._limits.request_bytes_max} bytes (request_bytes_max)"
+                    )
                 connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked(request) else piece)
                 await connection.drain()
         except TimeoutError:
-            self._stop_upload(relay, connection, 408, "request_timeout", f"the client sent nothing for {self._limits.request_timeout_s:g} s")
+            self._stop_upload(
+                relay, connection, 408, "request_timeout", f"the client sent nothing for {self._limits.request_timeout_s:g} s"
+            )
         except BadRequest as error:
             self._stop_upload(relay, connection, error.status, error.reason, str(error))
         except (HttpProcessingError, web.RequestPayloadError):
@@ -238,7 +246,9 @@ class ProxyServer:
     def _check(self, request: BaseRequest, headers: Headers) -> None:
         """What aiohttp's parser lets through and RFC 9112 does not, and our own limits."""
         if len(self._connections) > self._limits.connections_max:
-            raise BadRequest(503, "too_many_connections", f"more than {self._limits.connections_max} connections (connections_max); try again")
+            raise BadRequest(
+                503, "too_many_connections", f"more than {self._limits.connections_max} connections (connections_max); try again"
+            )
         if request.version not in {(1, 0), (1, 1)}:
             raise BadRequest(400, "request_malformed", "the proxy speaks HTTP/1.1 and HTTP/1.0")
         hosts = [value for name, value in headers if name.lower() == b"host"]
@@ -251,7 +261,9 @@ class ProxyServer:
             raise BadRequest(501, "upgrade_unsupported", "connections cannot be upgraded (WebSocket); use the HTTP API of the provider")
         length = first(headers, b"content-length")
         if length is not None and int(length) > self._limits.request_bytes_max:
-            raise BadRequest(413, "request_too_large", f"the request's body is over {self._limits.request_bytes_max} bytes (request_bytes_max)")
+            raise BadRequest(
+                413, "request_too_large", f"the request's body is over {self._limits.request_bytes_max} bytes (request_bytes_max)"
+            )
 
     def _framing(self, request: BaseRequest, headers: Headers) -> bytes:
         if is_chunked(request):
@@ -275,7 +287,11 @@ class ProxyServer:
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
             for connection in list(self._connections):
-                if connection.relay is not None and connection.stuck and loop.time() - connection.last_progress_s > self._limits.write_timeout_s:
+                if (
+                    connection.relay is not None
+                    and connection.stuck
+                    and loop.time() - connection.last_progress_s > self._limits.write_timeout_s
+                ):
                     text = f"the client took no byte of its answer for {self._limits.write_timeout_s:g} s (write_timeout_s)"
                     connection.relay.give_up("client_disconnected", Failure("client", "write_timeout", text))
                     connection.abort()
@@ -307,4 +323,3 @@ def _framed(request: BaseRequest, body: bytes) -> bytes:
 def _bytes_of(target: str) -> bytes:
     """The target as it came: aiohttp decodes it with surrogates for what is no UTF-8."""
     return target.encode("utf-8", "surrogateescape")
-

@@ -38,6 +38,7 @@ class Stack:
         self._stack = contextlib.AsyncExitStack()
         self.children: list[Child] = []
         self.url = ""
+        self._metrics = ""
         problems = _problems(self.settings, proxy=proxy, consumer=consumer)
         if problems:
             raise SettingsError(problems)
@@ -64,9 +65,9 @@ class Stack:
         await self._stack.aclose()
 
     async def _start(self) -> None:
-        directory = self._stack.enter_context(admin.metrics_directory())
-        await self._start_admin(directory)
-        environment = {admin.METRICS_DIRECTORY: directory}
+        self._metrics = self._stack.enter_context(admin.metrics_directory())
+        await self._start_admin(self._metrics)
+        environment = {admin.METRICS_DIRECTORY: self._metrics}
         if self._consumer:
             await self._start_consumer(environment)
         if self._proxy:
@@ -129,7 +130,7 @@ class Stack:
         if event.get("event") == "call" and self._watch is not None:
             self._watch(event["row"])
         if event.get("event") == "gone" and child.pid is not None:
-            admin.forget(child.pid)
+            admin.forget(self._metrics, child.pid)
 
     def _listen(self, address: str) -> socket.socket:
         host, port = split_host_port(address)

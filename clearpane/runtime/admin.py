@@ -30,9 +30,9 @@ def exposition(directory: str) -> bytes:
     return prometheus_client.generate_latest(registry)
 
 
-def forget(pid: int) -> None:
+def forget(directory: str, pid: int) -> None:
     """Gauges of a dead process no longer count; its counters do."""
-    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(pid, path=directory)  # type: ignore[no-untyped-call]
 
 
 class Admin:

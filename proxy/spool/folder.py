@@ -104,6 +104,15 @@ def create(root: Path, spool_id: str) -> Claim:
     return held
 
 
+def sync(folder: Path) -> None:
+    """Makes the names in the folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def drop_segment(folder: Path, segment: int) -> None:
     """For segments that are settled; never the newest of a living spool."""
     segment_path(folder, segment).unlink(missing_ok=True)

@@ -216,6 +216,7 @@ class SpoolWriter:
         try:
             # Never again for this file if it fails: the kernel may have forgotten the pages it could not write.
             os.fdatasync(self._descriptor)
+            folders.sync(self.folder)
         except OSError:
             self.counters.disk_errors += 1
         self._close_segment()

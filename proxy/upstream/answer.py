@@ -82,6 +82,4 @@ def _framing(status: int, method: str, headers: Headers) -> tuple[Framing, int]:
 
 
 def _says_close(headers: Headers) -> bool:
-    return any(
-        b"close" in value.lower() for name, value in headers if len(name) == 10 and name.lower() == b"connection"
-    )
+    return any(b"close" in value.lower() for name, value in headers if len(name) == 10 and name.lower() == b"connection")
