@@ -35,7 +35,9 @@ def of_answer(answer: Answer, model: str | None, *, scale: float = 1.0) -> Estim
     """`scale`: bytes of the whole answer over bytes kept, where the record holds only its beginning."""
     encoding, own = tokens.encoding_of(model)
     total = sum(tokens.count(_pieces(choice), encoding) for choice in answer.choices.values())
-    return Estimate(round(total * scale), _method(encoding, own, "scaled to the answer's bytes" if scale > 1 else None))
+    scaled = "scaled to the answer's bytes" if scale > 1 else None
+    hidden = "hidden reasoning not counted" if tokens.reasons_hidden(model) else None
+    return Estimate(round(total * scale), _method(encoding, own, scaled, hidden))
 
 
 def _pieces(choice: Choice) -> list[str]:
@@ -43,8 +45,8 @@ def _pieces(choice: Choice) -> list[str]:
     return ["".join(choice.text), "".join(choice.reasoning), "".join(choice.refusal), *tools]
 
 
-def _method(encoding: str, own: bool, remark: str | None) -> str:
-    parts = [f"tiktoken {encoding}", None if own else "not the model's own encoding", remark]
+def _method(encoding: str, own: bool, *remarks: str | None) -> str:
+    parts = [f"tiktoken {encoding}", None if own else "not the model's own encoding", *remarks]
     return "; ".join(part for part in parts if part)
 
 

@@ -28,7 +28,8 @@ def meter(reading: Reading) -> Metered:
         stated = family.leaves(reading.answer.stated) if reading.answer.stated else None
     except Malformed as error:
         return Metered(None, "unknown", reason="the stated usage cannot be read", error=str(error))
-    if stated is not None and reading.answer.finished:
+    whole = reading.answer.finished or not (reading.response_body.streamed or reading.response_body.cut)
+    if stated is not None and whole:
         return Metered(stated, "provider")
     return _completed(reading, family, stated)
 
@@ -49,8 +50,8 @@ def _not_metered(reading: Reading) -> str | None:
 
 def _completed(reading: Reading, family: Family, stated: Leaves | None) -> Metered:
     """No usage, or that of a stream which was cut: what was stated is exact for its part, the rest is counted."""
-    if not (reading.answer.finished or reading.answer.generated or reading.response_body.cut):
-        return Metered(stated, "provider") if stated else Metered(None, "unknown", reason="nothing was generated yet")
+    if stated is None and not (reading.answer.finished or reading.answer.generated or reading.response_body.cut):
+        return Metered(None, "unknown", reason="nothing was generated yet")
     if stated is None and reading.lacks("request"):
         return Metered(None, "unknown", reason="no usage stated, and the request's body is not kept")
     if reading.lacks("response"):

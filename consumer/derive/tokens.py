@@ -28,6 +28,7 @@ _KNOWN = {"o200k_base": _O200K, "cl100k_base": _CL100K}
 
 _CL100K_MODELS = ("gpt-4", "gpt-3.5", "gpt-35", "text-embedding-", "davinci-002", "babbage-002")
 _O200K_MODELS = ("gpt-4o", "gpt-4.", "gpt-5", "gpt-6", "gpt-oss", "chatgpt-", "o1", "o3", "o4")
+_HIDDEN_REASONING = ("gpt-5", "gpt-6", "o1", "o3", "o4")
 
 
 class EncodingDamaged(Exception):
@@ -36,12 +37,21 @@ class EncodingDamaged(Exception):
 
 def encoding_of(model: str | None) -> tuple[str, bool]:
     """Name of the encoding, and whether it is the model's own; other families' models get the nearest, o200k_base."""
-    name = (model or "").rpartition("/")[2].removeprefix("ft:")
+    name = _plain(model)
     if name.startswith(_O200K_MODELS):
         return "o200k_base", True
     if name.startswith(_CL100K_MODELS):
         return "cl100k_base", True
     return "o200k_base", False
+
+
+def reasons_hidden(model: str | None) -> bool:
+    """The model bills reasoning that it does not show."""
+    return _plain(model).startswith(_HIDDEN_REASONING)
+
+
+def _plain(model: str | None) -> str:
+    return (model or "").rpartition("/")[2].removeprefix("ft:")
 
 
 def count(texts: Iterable[str], encoding: str) -> int:

@@ -1,0 +1,167 @@
+"""Whatever a body holds, there is a record that can be written: null, `parse_error`, never an exception, never a crash."""
+
+import base64
+import copy
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clearpane.contract.records import COLUMNS
+from consumer.derive import PriceBook, derive, row
+
+GOLDENS = sorted((Path(__file__).parents[2] / "contract" / "derive").glob("*.json"))
+BOOK = PriceBook()
+OPERATIONS = ["chat", "completions", "responses", "embeddings", "messages", "generate_content", "embed_content", "other", None]
+
+NASTY = st.sampled_from([None, True, -1, 0, 2**63, 2**70, 1e308, 0.5, "", "x", "0", "\u0000", "\ud800", [], {}, [[]], {"": {}}, [None], {"text": 1}])
+JSON = st.recursive(NASTY | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
+KEYS = st.sampled_from(
+    "choices message delta content text role tool_calls function name arguments index id usage prompt_tokens completion_tokens total_tokens "
+    "prompt_tokens_details cached_tokens cost cost_details model object error code type response output item input_tokens output_tokens "
+    "candidates parts functionCall usageMetadata promptTokenCount modality tokenCount messages input contents tools parameters properties "
+    "x_groq service_tier thinking data finish_reason cache_creation server_tool_use web_search_requests inference_geo speed".split()
+)
+SHAPED = st.recursive(NASTY, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20)
+
+
+def checked(envelope: dict[str, Any]) -> dict[str, Any]:
+    """Derives, and writes what was derived as the lake does."""
+    derived = derive(envelope, BOOK)
+    error = derived["parse_error"] or ""
+    assert not error.startswith("derivation failed"), error
+    record = {"request_id": "x", "derived": derived, "lake": {}, **{name: {} for name in ("target", "response")}}
+    orjson.dumps(record)
+    found = row(record)
+    assert list(found) == list(COLUMNS)
+    usage, cost = derived["usage"], derived["cost"]
+    assert (usage["total_tokens"] is None) == (usage["source"] == "unknown")
+    assert (cost["total"] is None) == (cost["source"] == "unknown") == (cost["reason"] is not None)
+    assert found["cost_total"] is None or abs(found["cost_total"].as_tuple().exponent) <= 18 and found["cost_total"] < Decimal(10) ** 20
+    return derived
+
+
+def dumped(value: Any) -> str:
+    return json.dumps(value)
+
+
+@given(SHAPED | JSON, SHAPED | JSON, st.sampled_from(OPERATIONS), st.sampled_from(["openai", "openrouter", "perplexity", "anthropic", None]))
+@settings(max_examples=400)
+def test_any_json(make: Any, answer: Any, request: Any, operation: str, provider: str) -> None:
+    checked(make(dumped(answer), request=dumped(request), operation=operation, provider=provider))
+
+
+@given(st.lists(SHAPED, max_size=5), st.sampled_from(OPERATIONS), st.sampled_from(["complete", "client_disconnected"]))
+@settings(max_examples=200)
+def test_any_events(make: Any, documents: list[Any], operation: str, end: str) -> None:
+    checked(make("".join(f"data: {dumped(each)}\n\n" for each in documents), operation=operation, end=end))
+
+
+@given(st.text(max_size=200), st.sampled_from(["", "{", "[", "data: ", "data: {", "event: x\ndata: [{"]), st.sampled_from(OPERATIONS))
+def test_any_text(make: Any, text: str, head: str, operation: str) -> None:
+    checked(make(head + text, request=head + text, operation=operation))
+
+
+@given(st.binary(max_size=100), st.sampled_from(["gzip", "br", "zstd", "deflate", "nonsense", None]), st.sampled_from(["base64", "utf-8", None, 7]))
+def test_any_bytes_in_any_encoding(make: Any, data: bytes, coding: str | None, encoding: Any) -> None:
+    envelope = make(None)
+    envelope["response"] |= {"body": base64.b64encode(data).decode(), "body_encoding": encoding, "content_encoding": coding}
+    checked(envelope)
+
+
+@pytest.mark.parametrize("golden", [json.loads(path.read_text(encoding="utf-8")) for path in GOLDENS], ids=[path.stem for path in GOLDENS])
+@given(data=st.data())
+@settings(max_examples=60)
+def test_any_value_at_any_place_of_a_real_answer(golden: dict[str, Any], data: st.DataObject, make: Any) -> None:
+    """The true form, with one or two values replaced by something else."""
+    documents = [golden["answer"]] if "answer" in golden else [json.loads(line) for line in _data_lines(golden["stream"])]
+    both = {"request": copy.deepcopy(golden["request"]), "documents": copy.deepcopy(documents)}
+    for _ in range(data.draw(st.integers(1, 2))):
+        _replace(both, data)
+    if "answer" in golden:
+        answer = dumped(both["documents"][0])
+    else:
+        answer = "".join(f"data: {dumped(each)}\n\n" for each in both["documents"])
+    facts = {name: golden[name] for name in ("provider", "operation", "path", "status")}
+    checked(make(answer, request=dumped(both["request"]), **facts))
+
+
+def _data_lines(stream: list[str]) -> list[str]:
+    pieces = [line.partition("data: ")[2] or line for line in stream]
+    return [piece.strip().lstrip("[").rstrip("]") if piece.startswith("[{") else piece for piece in pieces if "{" in piece]
+
+
+def _replace(root: Any, data: st.DataObject) -> None:
+    value = root[data.draw(st.sampled_from(["request", "documents"]))]
+    while isinstance(value, dict | list) and value:
+        key = data.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+        if not isinstance(value[key], dict | list) or not value[key] or data.draw(st.integers(0, 3)) == 0:
+            value[key] = copy.deepcopy(data.draw(NASTY | JSON))
+            return
+        value = value[key]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"choices": ' + "[" * 900 + "]" * 900 + "}",
+        '{"choices": [], "usage": {"prompt_tokens": 1e400}}',
+        '{"choices": [], "usage": {"prompt_tokens": NaN}}',
+        "data: " + "[" * 100_000 + "\n\n",
+        '{"choices": [{"message": {"content": "\\ud83d"}}]}',
+        '{"a": "\\ud83d", "b": ' + "[" * 100_000,
+        "\ufeff{}",
+        "9" * 100_000,
+        '"' + "a" * 100_000,
+    ],
+    ids=lambda body: body[:20],
+)
+def test_depth_and_numbers_beyond_all_bounds(body: str, make: Any) -> None:
+    checked(make(body, request=body))
+
+
+def test_lone_surrogates_become_question_marks(make: Any) -> None:
+    body = '{"choices": [{"index": 0, "message": {"content": "a\\ud83db"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}'
+    derived = checked(make(body))
+    assert (derived["answer"]["text"], derived["usage"]["total_tokens"], derived["parse_error"]) == ("a?b", 3, None)
+
+
+def test_usage_nested_too_deep_to_be_written_again_is_left_out(make: Any) -> None:
+    body = '{"choices": [], "usage": {"prompt_tokens": 1, "total_tokens": 1, "x": ' + "[" * 300 + "]" * 300 + "}}"
+    derived = checked(make(body))
+    assert derived["usage"]["stated"] == {"omitted": "nested too deep"}
+    assert derived["usage"]["input_tokens"] == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "7", True, [], {}, 10**13, 1e300])
+@pytest.mark.parametrize(("provider", "operation", "usage", "name"), [
+    ("openai", "chat", {"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}, "prompt_tokens"),
+    ("anthropic", "messages", {"type": "message", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 2}}, "output_tokens"),
+])
+def test_a_count_that_is_none_makes_usage_unknown(
+    wrong: Any, provider: str, operation: str, usage: dict[str, Any], name: str, make: Any
+) -> None:
+    answer = {**usage, "usage": {**usage["usage"], name: wrong}}
+    derived = checked(make(answer, provider=provider, operation=operation))
+    assert derived["parse_error"] == f"usage: {name} is not a number of tokens"
+    assert (derived["usage"]["source"], derived["usage"]["input_tokens"]) == ("unknown", None)
+    assert derived["cost"]["reason"] == "the stated usage cannot be read"
+
+
+@pytest.mark.parametrize("cost", [-0.1, 1e300, "0.1", True, None, {"total_cost": -1}, []])
+def test_a_stated_cost_that_is_none_is_not_taken(cost: Any, make: Any) -> None:
+    answer = {"choices": [{"finish_reason": "stop"}], "model": "nonesuch", "usage": {"prompt_tokens": 1, "completion_tokens": 2, "cost": cost}}
+    for provider in ("openrouter", "perplexity"):
+        assert checked(make(answer, provider=provider))["cost"]["source"] == "unknown"
+
+
+@given(st.dictionaries(st.sampled_from(["target", "request", "response", "timing", "policy", "event"]), JSON, max_size=6))
+def test_any_envelope(envelope: dict[str, Any]) -> None:
+    checked(envelope)
