@@ -3,7 +3,8 @@
 import functools
 import io
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,38 @@ def dataset(files: Iterable[tuple[Place, Callable[[], io.RawIOBase]]]) -> Any:
     fragments = [form.make_fragment(pa.PythonFile(opened(), mode="r"), partition_expression=_partition(place)) for place, opened in files]
     schema = SCHEMA.append(pa.field("dt", pa.string())).append(pa.field("hour", pa.string()))
     return ds.FileSystemDataset(fragments, schema=schema, format=form)
+
+
+class BrokenScan(Exception):
+    """What broke while a stream was read."""
+
+
+def stream(source: Any) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
+    """(names, rows) of anything that speaks Arrow's stream protocol, read batch by batch. Raises BrokenScan, also while rows are taken."""
+    with _scanned():
+        reader = pa.RecordBatchReader.from_stream(source)
+    return tuple(reader.schema.names), _rows_of(reader)
+
+
+def _rows_of(reader: Any) -> Iterator[tuple[Any, ...]]:
+    with _scanned():
+        for batch in reader:
+            yield from zip(*(_values(column) for column in batch.columns), strict=True)
+
+
+def _values(column: Any) -> list[Any]:
+    found: list[Any] = column.to_pylist(maps_as_pydicts="lossy")
+    # Sums of whole numbers come as decimals without places.
+    is_whole = pa.types.is_decimal(column.type) and column.type.scale == 0
+    return [None if value is None else int(value) for value in found] if is_whole else found
+
+
+@contextmanager
+def _scanned() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise BrokenScan(str(error)) from error
 
 
 def _partition(place: Place) -> Any:

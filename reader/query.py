@@ -16,7 +16,6 @@ from reader import index
 from reader.lake import Hours, LakeObject, hours, objects
 
 VIEW = "calls"
-BATCH_ROWS = 1000
 MEMORY_LIMIT = "2GiB"
 
 
@@ -44,24 +43,23 @@ def query(store: Store, sql: str) -> Iterator[Answer]:
         for setting in ("TimeZone = 'UTC'", "enable_external_access = false", "lock_configuration = true"):
             connection.execute(f"SET {setting}")
         with _one_line(loop):
-            connection.execute(sql)
-            columns = tuple(str(column[0]) for column in connection.description or ())
-            yield Answer(columns, _taken(connection))
+            yield _asked(connection, sql)
 
 
-def _taken(connection: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
-    while connection.description and (batch := connection.fetchmany(BATCH_ROWS)):
-        yield from batch
+def _asked(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    relation = connection.sql(sql)
+    return Answer((), iter(())) if relation is None else Answer(*index.stream(relation))
 
 
 @contextmanager
 def _one_line(loop: "_LoopThread") -> Iterator[None]:
     try:
         yield
-    except duckdb.Error as error:
-        if loop.failure is not None:  # DuckDB wraps what our files raise
+    except (duckdb.Error, index.BrokenScan) as error:
+        if loop.failure is not None:  # the others wrap what our files raise
             raise loop.failure from error
-        raise BadQuery(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        raise BadQuery(f"{text} (`clearpane verify` names damaged files)" if "arquet" in text else text) from error
 
 
 async def _files(store: Store) -> list[LakeObject]:

@@ -1,7 +1,8 @@
 """Rows as an aligned table that fits a terminal."""
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from decimal import Decimal
 from typing import Any
@@ -9,18 +10,22 @@ from typing import Any
 from clearpane.contract.records import Row
 from reader.lines import plain
 
-UNKNOWN = "-"
+UNKNOWN, ABSENT = "?", "-"  # a number that is not known is never 0
 # Of a UUIDv7: the millisecond of its birth and 12 random bits. `show` takes it.
 SHORT_ID = 18
+# The millisecond alone, where it is enough to tell the calls on the screen apart.
+SHORTEST_ID = 13
 _GAP = "  "
+_COMFORT = 2  # times the narrowest, a column is still pleasant to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """`narrow` is the least width it is cut to when the terminal is small."""
+    """Where the terminal is small: `compact` says it in fewer letters, then it is cut down to `narrow`."""
 
     title: str
     text: Callable[[Row], str]
+    compact: Callable[[Row], str] | None = None
     right: bool = False
     narrow: int | None = None
     optional: bool = False  # left out when no row has a value
@@ -30,31 +35,39 @@ class Column:
 class Layout:
     columns: tuple[Column, ...]
     widths: tuple[int, ...]
+    gap: str
     colored: bool
 
     def header(self) -> str:
-        line = _GAP.join(_cell(c.title, c, w) for c, w in zip(self.columns, self.widths, strict=True)).rstrip()
+        line = self.gap.join(_cell(c.title, c, w) for c, w in zip(self.columns, self.widths, strict=True)).rstrip()
         return _dim(line) if self.colored else line
 
     def line(self, row: Row) -> str:
         cells = [_cell(c.text(row), c, w) for c, w in zip(self.columns, self.widths, strict=True)]
         if not self.colored:
-            return _GAP.join(cells).rstrip()
-        return _GAP.join(_paint(c.title, cell, row) for c, cell in zip(self.columns, cells, strict=True))
+            return self.gap.join(cells).rstrip()
+        return self.gap.join(_paint(c.title, cell, row) for c, cell in zip(self.columns, cells, strict=True))
 
 
 def layout(rows: Sequence[Row], *, width: int, zone: tzinfo | None, colored: bool = False, growing: bool = False) -> Layout:
     """Widths for these rows; `growing`: and for the like of them, still to come. `zone` None is the machine's own."""
-    chosen = [c for c in _columns(rows, zone, growing) if not c.optional or growing or any(c.text(row) != UNKNOWN for row in rows)]
-    widths = [max([len(c.title), *(len(c.text(row)) for row in rows), _GROWN.get(c.title, 0) if growing else 0]) for c in chosen]
-    return Layout(tuple(chosen), tuple(_fitted(chosen, widths, width)), colored)
+    columns = [c for c in _columns(rows, zone, growing) if not c.optional or growing or any(c.text(row) != ABSENT for row in rows)]
+    widths = _natural(columns, rows, growing)
+    gap, fitted = _GAP, _fitted(columns, widths, width, _GAP, _COMFORT)
+    if _total(fitted, gap) > width:
+        columns = [replace(c, text=c.compact or c.text) for c in columns]
+        gap, fitted = " ", _fitted(columns, _natural(columns, rows, growing), width, " ")
+    return Layout(tuple(columns), tuple(fitted), gap, colored)
 
 
 def grid(names: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int) -> list[str]:
-    """Any values under their names; numbers stand right. Columns that are too wide for `width` are cut."""
-    columns = [Column(title=_clean(name), text=str, right=_is_numeric([row[i] for row in rows]), narrow=8) for i, name in enumerate(names)]
+    """Any values under their names, numbers right; what is too wide is cut. Too many columns for `width`: below one another."""
+    columns = [Column(title=printable(n), text=str, right=_is_numeric([row[i] for row in rows]), narrow=8) for i, n in enumerate(names)]
     texts = [[_shown(value) for value in row] for row in rows]
-    widths = _fitted(columns, [max([len(c.title), *(len(row[i]) for row in texts)]) for i, c in enumerate(columns)], width)
+    widths = _fitted(columns, [max([len(c.title), *(len(row[i]) for row in texts)]) for i, c in enumerate(columns)], width, _GAP)
+    if _total(widths, _GAP) > width:
+        title = max(len(c.title) for c in columns)
+        return [line for row in texts for line in (*(f"{c.title:<{title}}{_GAP}{text}" for c, text in zip(columns, row, strict=True)), "")]
     lines = [[c.title for c in columns], ["─" * w for w in widths], *texts]
     return [_GAP.join(_cell(text, c, w) for text, c, w in zip(line, columns, widths, strict=True)).rstrip() for line in lines]
 
@@ -66,10 +79,10 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return UNKNOWN
+        return ABSENT
     if isinstance(value, dict):
-        return _clean(", ".join(f"{name}={item}" for name, item in value.items())) or UNKNOWN
-    return _clean(str(plain(value))) if not isinstance(value, float) else f"{value:.6g}"
+        return printable(", ".join(f"{name}={item}" for name, item in value.items())) or ABSENT
+    return printable(str(plain(value))) if not isinstance(value, float) else f"{value:.6g}"
 
 
 def totals(rows: Sequence[Row]) -> str:
@@ -115,32 +128,45 @@ def _sum(row: Row, *names: str) -> int | None:
 def _columns(rows: Sequence[Row], zone: tzinfo | None, growing: bool) -> list[Column]:
     days = {row["received_at"].astimezone(zone).date() for row in rows if row["received_at"]}
     form = "%H:%M:%S" if len(days) < 2 or growing else "%m-%d %H:%M:%S"
+    ids = [row["request_id"] for row in rows if row["request_id"]]
+    shorter = SHORTEST_ID if not growing and len({name[:SHORTEST_ID] for name in ids}) == len(ids) else SHORT_ID
     return [
-        Column(title="TIME", text=lambda row: f"{row['received_at'].astimezone(zone):{form}}" if row["received_at"] else UNKNOWN),
-        Column(title="MODEL", text=_model, narrow=12),
-        Column(title="STATUS", text=_status, narrow=6),
+        Column(title="TIME", text=lambda row: f"{row['received_at'].astimezone(zone):{form}}" if row["received_at"] else ABSENT),
+        Column(title="MODEL", text=_model, compact=lambda row: _DATED.sub("", _model(row)), narrow=12),
+        Column(
+            title="STATUS",
+            text=_status,
+            compact=lambda row: _status(row).partition(" ")[0] + ("!" if " " in _status(row) else ""),
+        ),
         Column(title="IN", text=lambda row: _count(row, tokens_in(row)), right=True),
         Column(title="OUT", text=lambda row: _count(row, tokens_out(row)), right=True),
         Column(title="COST", text=lambda row: money(row["cost_total"]), right=True),
         Column(title="MS", text=lambda row: UNKNOWN if row["duration_ms"] is None else f"{row['duration_ms']:.0f}", right=True),
-        Column(title="USER", text=lambda row: _clean(row["user_id"]), narrow=6, optional=True),
-        Column(title="ID", text=lambda row: (row["request_id"] or UNKNOWN)[:SHORT_ID]),
+        Column(title="USER", text=lambda row: printable(row["user_id"] or ABSENT), narrow=6, optional=True),
+        Column(title="ID", text=lambda row: _id(row, SHORT_ID), compact=lambda row: _id(row, shorter)),
     ]
 
 
 _GROWN = {"MODEL": 24, "STATUS": 6, "IN": 7, "OUT": 6, "COST": 10, "MS": 6, "USER": 10, "ID": SHORT_ID}
+_DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 _END_WORDS = {"client_disconnected": "left", "upstream_error": "broken", "interrupted": "cut"}
 
 
+def _id(row: Row, letters: int) -> str:
+    return (row["request_id"] or ABSENT)[:letters]
+
+
 def _model(row: Row) -> str:
-    return _clean(row["model"] or row["model_requested"] or row["operation"] or row["upstream"])
+    return printable(
+        row["model"] or row["model_requested"] or row["operation"] or row["upstream"] or (ABSENT if row["request_id"] else "(unreadable)")
+    )
 
 
 def _status(row: Row) -> str:
     """The status; beside it, or instead of it, how the call ended when it did not end well."""
     end = row["end"]
     word = "" if end in {None, "complete", "rejected"} else _END_WORDS.get(end, end)
-    return " ".join(part for part in (str(row["status"] or ""), word) if part) or UNKNOWN
+    return " ".join(part for part in (str(row["status"] or ""), word) if part) or ABSENT
 
 
 def _count(row: Row, value: int | None) -> str:
@@ -149,16 +175,24 @@ def _count(row: Row, value: int | None) -> str:
     return f"~{value}" if row["usage_source"] == "estimated" else str(value)
 
 
-def _clean(text: str | None) -> str:
-    """What callers send may hold control characters: none of them reaches the terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text) if text else UNKNOWN
+def printable(text: str) -> str:
+    """What callers and providers send may hold control characters: none of them reaches the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _fitted(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
+def _natural(columns: Sequence[Column], rows: Sequence[Row], growing: bool) -> list[int]:
+    return [max([len(c.title), *(len(c.text(row)) for row in rows), _GROWN[c.title] if growing else 0]) for c in columns]
+
+
+def _total(widths: Sequence[int], gap: str) -> int:
+    return sum(widths) + len(gap) * (len(widths) - 1)
+
+
+def _fitted(columns: Sequence[Column], widths: list[int], width: int, gap: str, times: int = 1) -> list[int]:
     """Takes from the widest column that may shrink, letter by letter, until the line fits or none can give."""
     fitted = list(widths)
-    while sum(fitted) + len(_GAP) * (len(fitted) - 1) > width:
-        giving = [i for i, c in enumerate(columns) if c.narrow is not None and fitted[i] > c.narrow]
+    while _total(fitted, gap) > width:
+        giving = [i for i, c in enumerate(columns) if c.narrow is not None and fitted[i] > c.narrow * times]
         if not giving:
             break
         fitted[max(giving, key=lambda i: fitted[i])] -= 1

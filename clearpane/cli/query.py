@@ -72,6 +72,8 @@ def _print_table(answer: "Answer") -> None:
     rows = [row for row, _ in zip(answer.rows, range(ROWS_SHOWN), strict=False)]
     for line in grid(answer.columns, rows, width=shutil.get_terminal_size((160, 24)).columns):
         print(line)
+    if not answer.columns:
+        return
     more = next(answer.rows, None) is not None
     print(f"\n{'the first ' if more else ''}{len(rows)} row{'' if len(rows) == 1 else 's'}{': --json and --csv print all' if more else ''}")
     sys.stdout.flush()

@@ -52,7 +52,7 @@ def examine(place: Place, data: bytes) -> Content:
         return content
     content.manifest = manifest
     _check_manifest(content, manifest, data[begin:])
-    _read_lines(content, manifest, data, begin)
+    _read_lines(content, manifest, data)
     return content
 
 
@@ -102,10 +102,12 @@ def _check_manifest(content: Content, manifest: Manifest, lines: bytes) -> None:
         content.find("digest", "the bytes behind the manifest are not those that were written (SHA-256)")
 
 
-def _read_lines(content: Content, manifest: Manifest, data: bytes, begin: int) -> None:
+def _read_lines(content: Content, manifest: Manifest, data: bytes) -> None:
     before = manifest.start - 1
     try:
-        for start, length, line in members(data, begin):
+        for start, length, line in members(data, 0):
+            if start == 0:  # the manifest's, empty: for gunzip it is a member like any other
+                continue
             seen = _record(content, start, length, line)
             if seen is None:
                 continue

@@ -135,7 +135,7 @@ def _check_index(report: Report, content: Content, data: bytes | None, *, is_new
 
 
 def _is_in_flight(content: Content, is_newest: bool) -> bool:
-    age = datetime.now(UTC) - content.newest if content.newest else timedelta.max
+    age = abs(datetime.now(UTC) - content.newest) if content.newest else timedelta.max
     return age < (IN_FLIGHT_NEWEST if is_newest else IN_FLIGHT)
 
 

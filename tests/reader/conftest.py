@@ -31,7 +31,7 @@ TYPES = {
     "texts": pa.list_(pa.string()),
     "map": pa.map_(pa.string(), pa.string()),
 }
-NOW = datetime(2026, 11, 21, 10, 30, 15, 123456, tzinfo=UTC)
+NOW = datetime(2025, 11, 21, 10, 30, 15, 123456, tzinfo=UTC)
 
 
 def request_id(at: datetime) -> str:
@@ -107,12 +107,14 @@ class LakeMaker:
     call = staticmethod(call)
     request_id = staticmethod(request_id)
 
-    async def append(self, log: str, rows: list[Row], *, end: int | None = None, indexed: bool = True, **changed: Any) -> Place:
+    async def append(
+        self, log: str, rows: list[Row], *, end: int | None = None, indexed: bool = True, changed: dict[str, Any] | None = None
+    ) -> Place:
         """One object and its index file. `changed` overwrites the manifest's facts."""
         start, previous = self.tails.get(log, (0, None))
         first = rows[0]["received_at"] or NOW
         where = place(log, start, int(first.timestamp() * 1000))
-        manifest, data = self.sealed(where, rows, previous, end, changed)
+        manifest, data = self.sealed(where, rows, previous, end, changed or {})
         await self.store.put(where.key("calls"), data)
         if indexed:
             await self.store.put(where.key("index"), parquet(rows))

@@ -43,9 +43,9 @@ async def test_an_empty_lake_has_no_rows(maker: Any) -> None:
 
 async def test_objects_of_others_are_passed_over(maker: Any, spool_log: str) -> None:
     where = await maker.append(spool_log, [maker.call(user_id="a")])
-    for key in ("index/dt=2026-11-21/hour=10/notes.txt", "index/other/x.parquet", "index/README", "index/dt=never/hour=10/a.parquet"):
+    for key in ("index/dt=2025-11-21/hour=10/notes.txt", "index/other/x.parquet", "index/README", "index/dt=never/hour=10/a.parquet"):
         await maker.store.put(key, b"not ours")
-    assert where.key("index").startswith("index/dt=2026-11-21/hour=10/")
+    assert where.key("index").startswith("index/dt=2025-11-21/hour=10/")
     assert await everything(maker.store) == ["a"]
 
 
@@ -181,7 +181,7 @@ async def test_a_json_line_has_exactly_the_columns(maker: Any, spool_log: str) -
     found = orjson.loads(line)
     assert list(found) == list(COLUMNS)
     assert line.endswith(b"}\n")
-    assert found["received_at"] == "2026-11-21T10:30:15.123456Z"
+    assert found["received_at"] == "2025-11-21T10:30:15.123456Z"
     assert (found["cost_total"], found["cost_input"], found["first_token_ms"]) == ("0.000000000000000001", "0", None)
     assert found["properties"] == {"team": "blue"}
     assert (found["status"], found["streamed"], found["duration_ms"]) == (200, False, 812.5)
