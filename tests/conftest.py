@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import hypothesis
@@ -47,19 +47,29 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"real {name}: {address}" for name, address in where.items() if address]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for mark, (variable, fixtures) in NEEDS.items():
-        needy = [item for item in items if item.get_closest_marker(mark) or fixtures & set(getattr(item, "fixturenames", ()))]
-        for item in needy:
-            item.add_marker(mark)
-        if variable in config.stash[SERVICES] or not needy:
-            continue
-        reason = f"{len(needy)} tests marked `{mark}`: {variable} is not set (`make test` starts the services)"
-        if os.environ.get("CI") == "true":
-            raise pytest.UsageError(f"CI must not leave out {reason}")
-        config.stash[LEFT_OUT].append(reason)
-        config.hook.pytest_deselected(items=needy)
-        items[:] = [item for item in items if item not in needy]
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Marks come first, then pytest's own selection (`-m`), and what is left without its service is left out."""
+    for mark, (_, fixtures) in NEEDS.items():
+        for item in items:
+            if fixtures & set(getattr(item, "fixturenames", ())):
+                item.add_marker(mark)
+    yield
+    for mark, (variable, _) in NEEDS.items():
+        if variable not in config.stash[SERVICES]:
+            leave_out(config, items, mark, variable)
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item], mark: str, variable: str) -> None:
+    needy = [item for item in items if item.get_closest_marker(mark)]
+    if not needy:
+        return
+    reason = f"{len(needy)} tests marked `{mark}`: {variable} is not set (`make test` starts the services)"
+    if os.environ.get("CI") == "true":
+        raise pytest.UsageError(f"CI must not leave out {reason}")
+    config.stash[LEFT_OUT].append(reason)
+    config.hook.pytest_deselected(items=needy)
+    items[:] = [item for item in items if item not in needy]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -90,8 +100,9 @@ async def kafka_topic(kafka_bootstrap: str) -> AsyncIterator[str]:
 class Broker:
     """A real broker of one test's own, on one port and one data folder for life: kill it, freeze it, bring it back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._folder = folder
+        self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +114,9 @@ class Broker:
         self._folder.mkdir(exist_ok=True)
         argv = [sys.executable, str(ROOT / "deploy" / "services"), "run", "kafka", "--in", str(self._folder), "--tied"]
         with (self._folder / "kafka.log").open("ab") as log:
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                argv, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         async with asyncio.timeout(BROKER_READY_TIMEOUT_S):
             while not await self._answers():
                 assert self._process.poll() is None, (self._folder / "kafka.log").read_text()[-2000:]
@@ -140,9 +153,16 @@ class Broker:
             writer.close()
 
 
+@pytest.fixture(scope="session")
+def services_environment(pytestconfig: pytest.Config) -> dict[str, str]:
+    """For `python deploy/services`: it alone knows CLEARPANE_CACHE."""
+    cache = pytestconfig.stash[SERVICES].get("CLEARPANE_CACHE")
+    return dict(os.environ) | ({"CLEARPANE_CACHE": cache} if cache else {})
+
+
 @pytest.fixture
-async def own_kafka(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path / "kafka")
+async def own_kafka(tmp_path: Path, services_environment: dict[str, str]) -> AsyncIterator[Broker]:
+    broker = Broker(tmp_path / "kafka", services_environment)
     try:
         await broker.start()
         yield broker

@@ -21,7 +21,8 @@ def fetch_compose() -> Path:
         source.mkdir()
         (source / "go.mod").write_text("module compose\n\ngo 1.24\n")
         toolchain.run(toolchain.go(), "get", f"{COMPOSE}@v{COMPOSE_VERSION}", cwd=source)
-        toolchain.run(toolchain.go(), "build", "-o", folder / "docker-compose", COMPOSE, cwd=source, CGO_ENABLED="0")
+        stamp = f"-X github.com/docker/compose/v2/internal.Version=v{COMPOSE_VERSION}"
+        toolchain.run(toolchain.go(), "build", "-ldflags", stamp, "-o", folder / "docker-compose", COMPOSE, cwd=source, CGO_ENABLED="0")
         shutil.rmtree(source)
 
     return cache.entry(f"compose-{COMPOSE_VERSION}", build)
