@@ -58,7 +58,7 @@ def test_wheel_holds_the_four_packages_and_their_data(wheel: Path) -> None:
 def test_an_extra_brings_all_that_its_part_imports(wheel: Path, tmp_path: Path, requirements: str, packages: list[str]) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--quiet"]
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--quiet"]
     run(*pip, "--require-hashes", "-r", ROOT / "requirements" / requirements, cwd=tmp_path)
     run(*pip, "--no-deps", "--no-index", wheel, cwd=tmp_path)
     assert packages[-1] in run(python, "-P", "-c", IMPORT_ALL, *packages, cwd=tmp_path)
