@@ -17,8 +17,8 @@ from consumer.derive import PriceBook, derive, row
 from consumer.lake.chain import Lake
 from consumer.lake.draft import Derivation
 from consumer.lake.pending import Limits
-from consumer.lake.probe import prove
-from consumer.sources.intake import Intake, IntakeSettings
+from consumer.lake.probe import NotConditional, prove
+from consumer.sources.intake import Intake, IntakeSettings, UnsafeAddress
 from consumer.sources.kafka import KafkaSource
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,10 @@ async def _serve(settings: Settings, lake: Lake, stopped: Awaitable[None], ready
         for task in ended:
             task.result()  # of Kafka's, only a defect: the parent starts us again
     finally:
-        for task in (stop, kafka):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(task for task in (stop, kafka) if task is not None), return_exceptions=True)
+        running = [task for task in (stop, kafka) if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         if intake is not None:
             await intake.stop()
 
@@ -130,4 +130,4 @@ async def _child(handover: Handover, report: Report, stopped: Awaitable[None]) -
 
 
 if __name__ == "__main__":
-    child.run(_child)
+    child.run(_child, refusals=(NothingToDo, NotConditional, UnsafeAddress))

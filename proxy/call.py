@@ -60,8 +60,20 @@ class Call:
     """Monotonic times are seconds of time.perf_counter; offsets in the facts are milliseconds since `received`."""
 
     __slots__ = (
-        "_received_s", "_secrets", "_sequence", "_recording", "chunk_times", "ended", "facts", "operation", "provider", "request",
-        "request_id", "response", "connect_s", "upstream_started_ms",
+        "_received_s",
+        "_recording",
+        "_secrets",
+        "_sequence",
+        "chunk_times",
+        "connect_s",
+        "ended",
+        "facts",
+        "operation",
+        "provider",
+        "request",
+        "request_id",
+        "response",
+        "upstream_started_ms",
     )  # fmt: skip
 
     def __init__(self, recording: Recording, *, method: str, target: str, headers: Headers, controls: Controls) -> None:

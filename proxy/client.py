@@ -25,22 +25,26 @@ if TYPE_CHECKING:
 _LINGER_OFF = struct.pack("ii", 1, 0)
 
 
+class WeakParser(Exception):
+    """aiohttp fell back to its Python parser, which is weaker against smuggling."""
+
+
 def assert_c_parser() -> None:
-    """Raises RuntimeError where aiohttp fell back to its Python parser, which is weaker against smuggling."""
+    """Raises WeakParser."""
     if HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise RuntimeError("aiohttp's compiled parser is missing: install a wheel of aiohttp, without AIOHTTP_NO_EXTENSIONS")
+        raise WeakParser("aiohttp's compiled parser is missing: install a wheel of aiohttp, without AIOHTTP_NO_EXTENSIONS")
 
 
 def is_chunked(request: "BaseRequest") -> bool:
-    return bool(request._message.chunked)
+    return bool(request._message.chunked)  # noqa: SLF001 - see the head of this module
 
 
 def wants_close(request: "BaseRequest") -> bool:
-    return bool(request._message.should_close)
+    return bool(request._message.should_close)  # noqa: SLF001 - see the head of this module
 
 
 def wants_upgrade(request: "BaseRequest") -> bool:
-    return bool(request._message.upgrade)
+    return bool(request._message.upgrade)  # noqa: SLF001 - see the head of this module
 
 
 class Relayed:
@@ -57,7 +61,7 @@ class Relayed:
 
     def as_response(self) -> web.StreamResponse:
         """aiohttp asks for these three members only."""
-        return cast(web.StreamResponse, self)
+        return cast("web.StreamResponse", self)
 
 
 class Owner(Protocol):

@@ -158,6 +158,4 @@ def _upstream(name: str, url: str) -> Upstream:
 def _provider_of_host(host: str) -> str | None:
     if host.startswith("bedrock") and host.endswith(".amazonaws.com"):
         return "bedrock"
-    return next(
-        (provider for end, provider in _PROVIDER_HOSTS if host == end or host.endswith(f".{end}") or host.endswith(f"-{end}")), None
-    )
+    return next((provider for end, provider in _PROVIDER_HOSTS if host == end or host.endswith((f".{end}", f"-{end}"))), None)

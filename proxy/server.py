@@ -108,7 +108,7 @@ class ProxyServer:
     # A request
 
     async def _handle(self, request: BaseRequest) -> web.StreamResponse:
-        client = cast(ClientConnection, request.protocol)
+        client = cast("ClientConnection", request.protocol)
         path = request.raw_path.partition("?")[0]
         if path in _HEALTH_PATHS:
             return self._health(path, request, client)
@@ -212,10 +212,7 @@ class ProxyServer:
         try:
             while piece := await asyncio.wait_for(request.content.readany(), self._limits.request_timeout_s):
                 relay.call.request.add(piece)
-                if relay.call.request.seen > self._limits.request_bytes_max:
-                    raise BadRequest(
-                        413, "request_too_large", f"the request's body is over {self._limits.request_bytes_max} bytes (request_bytes_max)"
-                    )
+                self._check_size(relay.call.request.seen)
                 connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked(request) else piece)
                 await connection.drain()
         except TimeoutError:
@@ -260,10 +257,12 @@ class ProxyServer:
         if wants_upgrade(request):
             raise BadRequest(501, "upgrade_unsupported", "connections cannot be upgraded (WebSocket); use the HTTP API of the provider")
         length = first(headers, b"content-length")
-        if length is not None and int(length) > self._limits.request_bytes_max:
-            raise BadRequest(
-                413, "request_too_large", f"the request's body is over {self._limits.request_bytes_max} bytes (request_bytes_max)"
-            )
+        if length is not None:
+            self._check_size(int(length))
+
+    def _check_size(self, body_bytes: int) -> None:
+        if body_bytes > (most := self._limits.request_bytes_max):
+            raise BadRequest(413, "request_too_large", f"the request's body is over {most} bytes (request_bytes_max)")
 
     def _framing(self, request: BaseRequest, headers: Headers) -> bytes:
         if is_chunked(request):

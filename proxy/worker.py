@@ -4,20 +4,18 @@ import asyncio
 import gc
 import os
 import socket
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from aiohttp import web
 
 from clearpane.contract import secrets
 from clearpane.runtime import child
-from clearpane.runtime.children import REFUSED
 from clearpane.runtime.handover import Handover
 from clearpane.settings import Settings
 from proxy.call import Recording
 from proxy.capture import Budget
-from proxy.client import assert_c_parser
+from proxy.client import WeakParser, assert_c_parser
 from proxy.routes import Routes
 from proxy.server import Limits, ProxyServer
 from proxy.spool import SpoolThread
@@ -106,14 +104,10 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def main(run: Callable[[Callable[[Handover, child.Report, Awaitable[None]], Awaitable[None]]], None] = child.run) -> None:
-    try:
-        assert_c_parser()
-    except RuntimeError as error:
-        print(f"clearpane: {error}", file=sys.stderr)
-        sys.exit(REFUSED)
-    run(work)
+async def _checked(handover: Handover, report: child.Report, stopped: Awaitable[None]) -> None:
+    assert_c_parser()
+    await work(handover, report, stopped)
 
 
 if __name__ == "__main__":
-    main()
+    child.run(_checked, refusals=(WeakParser,))

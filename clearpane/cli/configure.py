@@ -8,7 +8,7 @@ from clearpane import settings as configuration
 from clearpane.settings import Settings
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives its type no other name
 
 
 def register(commands: "Commands") -> None:

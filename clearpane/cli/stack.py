@@ -6,7 +6,7 @@ import dataclasses
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clearpane.forms import split_host_port
 from clearpane.runtime import admin, keys
@@ -53,7 +53,7 @@ class Stack:
         others = [child.ready.is_set() for child in self.children if child.role.module != "proxy.worker"]
         return bool(self.children) and all(others) and (any(workers) or not workers)
 
-    async def __aenter__(self) -> "Stack":
+    async def __aenter__(self) -> Self:
         try:
             await self._start()
         except BaseException:
@@ -87,7 +87,7 @@ class Stack:
             host, port = listener.getsockname()[:2]
             if self._proxy:  # the port may have been chosen by the system
                 self.settings = dataclasses.replace(self.settings, intake=f"http://{host}:{port}")
-        role = self._role("consumer", "consumer", environment, sockets, _CONSUMER_STOP_S, watch=self._watch is not None)
+        role = self._role("consumer", "consumer.service", environment, sockets, _CONSUMER_STOP_S, watch=self._watch is not None)
         await self._start_children([role])
 
     async def _start_proxy(self, environment: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ def metrics_directory() -> tempfile.TemporaryDirectory[str]:
     Children find it through the variable METRICS_DIRECTORY, which must be set before they import
     prometheus_client; in memory where the system offers that, as it is written on every call.
     """
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108 - the folder below it has a random name and mode 0700
     place = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
     return tempfile.TemporaryDirectory(prefix="clearpane-metrics-", dir=place)
 

@@ -6,6 +6,7 @@ to the parent, one JSON object per line.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,11 @@ from clearpane.runtime.handover import Handover
 
 # A report is a few hundred bytes; what the parent has not read beyond this is dropped: it is a view, not a record.
 _REPORT_BACKLOG_BYTES_MAX = 1 << 20
+
+# Exit code of a child that cannot run with these settings: its parent does not start it again (sysexits.h, EX_CONFIG).
+REFUSED = 78
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -85,12 +91,19 @@ class Reporter:
         del self._backlog[:written]
 
 
-def run(main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]]) -> None:
-    """The whole life of a child: receive, run until stopped, leave. Exit code 0 after a clean stop."""
+def run(main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]], refusals: tuple[type[Exception], ...] = ()) -> None:
+    """The whole life of a child: receive, run until stopped, leave.
+
+    Exit code 0 after a clean stop; REFUSED when `main` raised one of `refusals`, which a restart would not mend.
+    """
     handover = receive()
     report = Reporter()
 
     async def life() -> None:
         await main(handover, report, until_stopped())
 
-    asyncio.run(life())
+    try:
+        asyncio.run(life())
+    except refusals as refusal:
+        log.critical("%s", refusal)
+        sys.exit(REFUSED)

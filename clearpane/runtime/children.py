@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from clearpane.runtime.child import REFUSED
 from clearpane.runtime.handover import Handover
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ class Child:
             start_new_session=True,  # Ctrl-C reaches the parent alone; it stops its children in order
         )
         self._process, self.pid = process, process.pid
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with contextlib.suppress(ConnectionError):
             process.stdin.write(self.role.handover.to_line())
             await process.stdin.drain()
@@ -132,10 +134,6 @@ class Child:
                 self.ready.set()
             if self._listener is not None:
                 self._listener(self, event)
-
-
-# Exit code of a child that cannot run with these settings: starting it again would not help.
-REFUSED = 78
 
 
 class ChildFailed(Exception):

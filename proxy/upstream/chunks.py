@@ -56,7 +56,8 @@ class Chunks:
     def _line(self, data: bytes, at: int) -> int:
         end = data.find(b"\n", at)
         line = self._held + data[at : end + 1 if end >= 0 else len(data)]
-        if len(line) > SIZE_LINE_BYTES_MAX and self._expect is not _Expect.TRAILER or len(line) > TRAILER_BYTES_MAX:
+        bytes_max = TRAILER_BYTES_MAX if self._expect is _Expect.TRAILER else SIZE_LINE_BYTES_MAX
+        if len(line) > bytes_max:
             raise Malformed("a chunk-size or trailer line of the answer is too long")
         if end < 0:
             self._held = line

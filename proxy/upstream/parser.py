@@ -45,10 +45,8 @@ class Parser:
         """Raises Malformed; what the same bytes had brought before is then lost with them."""
         events: list[Event] = []
         while data and not self.complete:
-            if self.head is None:
-                data = self._feed_head(data, events)
-            else:
-                data = self._feed_body(self.head, data, events)
+            head = self.head
+            data = self._feed_head(data, events) if head is None else self._feed_body(head, data, events)
         if data:
             self.excess = True
         return events

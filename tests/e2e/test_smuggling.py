@@ -59,7 +59,8 @@ REFUSED = {
     "authority target": b"CONNECT evil.test:443 HTTP/1.1\r\nHost: p\r\n\r\n",
     "HTTP/2.0": b"GET /v1/x HTTP/2.0\r\nHost: p\r\n\r\n",
     "HTTP/3": b"GET /v1/x HTTP/3\r\nHost: p\r\n\r\n",
-    "upgrade": b"GET /v1/realtime HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "upgrade": b"GET /v1/realtime HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n",
     "h2c": b"GET /v1/x HTTP/1.1\r\nHost: p\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",
     "head too large": LINE + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
     "too many headers": LINE + b"".join(b"X-%d: a\r\n" % n for n in range(400)) + b"\r\n",

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import hashlib
+import itertools
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -29,18 +30,21 @@ async def test_the_upstream_sees_the_request_as_it_was_sent(proxy: Proxy, upstre
     upstream.answers(OK)
     body = gzip.compress(b'{"model":"m"}')
     await proxy.call(
-        b"POST /v1/%%7e/x%%20y?q=%%c3&q= HTTP/1.1\r\nHost: proxy.local\r\nX-MiXed: 1\r\nx-mixed: 2\r\nX-Latin: caf\xe9\r\nX-Utf: caf\xc3\xa9\r\n"
-        b"Authorization: Bearer k\r\nContent-Encoding: gzip\r\nHelicone-User-Id: u\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        b"POST /v1/%%7e/x%%20y?q=%%c3&q= HTTP/1.1\r\nHost: proxy.local\r\nX-MiXed: 1\r\nx-mixed: 2\r\n"
+        b"X-Latin: caf\xe9\r\nX-Utf: caf\xc3\xa9\r\nAuthorization: Bearer k\r\nContent-Encoding: gzip\r\n"
+        b"Helicone-User-Id: u\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     )  # fmt: skip
     assert bytes(upstream.received[0]) == (
-        b"POST /v1/%%7e/x%%20y?q=%%c3&q= HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-MiXed: 1\r\nx-mixed: 2\r\nX-Latin: caf\xe9\r\nX-Utf: caf\xc3\xa9\r\n"
-        b"Authorization: Bearer k\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (upstream.port, len(body), body)
+        b"POST /v1/%%7e/x%%20y?q=%%c3&q= HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-MiXed: 1\r\nx-mixed: 2\r\n"
+        b"X-Latin: caf\xe9\r\nX-Utf: caf\xc3\xa9\r\nAuthorization: Bearer k\r\nContent-Encoding: gzip\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (upstream.port, len(body), body)
     )  # fmt: skip
 
 
 ANSWERS = {
     "length": b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-ODD: \xe9\r\nContent-Length: 5\r\n\r\nhello",
-    "chunked": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n7;x=1\r\ndata: a\r\n1\r\n\n\r\n0\r\nX-T: 1\r\n\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"7;x=1\r\ndata: a\r\n1\r\n\n\r\n0\r\nX-T: 1\r\n\r\n",
     "gzip that is none": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "not modified": b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nContent-Length: 99\r\n\r\n',
@@ -100,7 +104,7 @@ async def test_every_chunk_is_passed_on_when_it_comes(proxy: Proxy, upstream: Up
     for number in range(5):
         assert await reader.readexactly(7) == b"2\r\n%02d\r\n" % number
         times.append(loop.time())
-    assert all(later - earlier > 0.02 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier > 0.02 for earlier, later in itertools.pairwise(times))
     writer.close()
 
 

@@ -7,7 +7,8 @@ def test_order_spelling_and_duplicates_are_kept() -> None:
     headers = [(b"X-MiXed", b"1"), (b"x-mixed", b"2"), (b"Accept", b"*/*"), (b"X-MiXed", b"3")]
     head = request_head("POST", b"/v1/x?a=%7e", b"api.example", headers, b"Content-Length: 2\r\n")
     assert head == (
-        b"POST /v1/x?a=%7e HTTP/1.1\r\nHost: api.example\r\nX-MiXed: 1\r\nx-mixed: 2\r\nAccept: */*\r\nX-MiXed: 3\r\nContent-Length: 2\r\n\r\n"
+        b"POST /v1/x?a=%7e HTTP/1.1\r\nHost: api.example\r\nX-MiXed: 1\r\nx-mixed: 2\r\n"
+        b"Accept: */*\r\nX-MiXed: 3\r\nContent-Length: 2\r\n\r\n"
     )
 
 
@@ -43,10 +44,17 @@ def test_a_control_byte_is_refused_without_its_value(value: bytes) -> None:
 
 
 def test_an_answer_keeps_its_framing_and_loses_its_hop_lines() -> None:
-    headers = [(b"Content-Type", b"text/event-stream"), (b"Transfer-Encoding", b"chunked"), (b"Connection", b"keep-alive"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b")]  # fmt: skip
+    headers = [
+        (b"Content-Type", b"text/event-stream"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"Connection", b"keep-alive"),
+        (b"Set-Cookie", b"a"),
+        (b"set-cookie", b"b"),
+    ]
     head = response_head(200, b"Fine", headers, [(b"Clearpane-Id", b"1")], close=False)
     assert head == (
-        b"HTTP/1.1 200 Fine\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a\r\nset-cookie: b\r\nClearpane-Id: 1\r\n\r\n"
+        b"HTTP/1.1 200 Fine\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+        b"Set-Cookie: a\r\nset-cookie: b\r\nClearpane-Id: 1\r\n\r\n"
     )
 
 

@@ -1,5 +1,7 @@
 """The spool as the worker and the shipper use it."""
 
+import fcntl
+import shutil
 from pathlib import Path
 
 import orjson
@@ -138,6 +140,32 @@ def test_drop_spool_takes_everything_with_it(tmp_path: Path) -> None:
     (folder / "foreign").write_bytes(b"x")
     drop_spool(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_spool_was_removed_meanwhile_is_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, flock = tmp_path / ("c" * 32), fcntl.flock
+    folder.mkdir()
+
+    def removed_first(descriptor: int, how: int) -> None:
+        drop_spool(folder)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    assert claim(folder) is None
+
+
+def test_drop_spool_cut_short_leaves_no_segment_without_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("d" * 32)
+    (folder / "journal").mkdir(parents=True)
+    (folder / "lock").touch()
+    for number in range(3):
+        (folder / f"{number:020d}.seg").write_bytes(b"x")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="broken"):
+        patch.setattr(shutil, "rmtree", lambda _: (_ for _ in ()).throw(OSError("broken")))
+        drop_spool(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["journal", "lock"]
+    drop_spool(folder)
+    assert not folder.exists()
 
 
 def test_spools_are_listed_oldest_first_and_nothing_else_is(tmp_path: Path) -> None:
