@@ -69,8 +69,8 @@ def body(record: dict[str, Any], side: Side) -> bytes:
     if found.get("body_encoding") != "base64":
         return str(found["body"]).encode()
     try:
-        return base64.b64decode(found["body"])
-    except (binascii.Error, ValueError) as error:
+        return base64.b64decode(found["body"], validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
         raise NoBody(f"the {side}'s body is no base64") from error
 
 

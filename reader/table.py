@@ -16,7 +16,7 @@ SHORT_ID = 18
 # The millisecond alone, where it is enough to tell the calls on the screen apart.
 SHORTEST_ID = 13
 _GAP = "  "
-_COMFORT = 2  # times the narrowest, a column is still pleasant to read
+_COMFORT = 3  # times the narrowest, a column is still pleasant to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def _columns(rows: Sequence[Row], zone: tzinfo | None, growing: bool) -> list[Co
     shorter = SHORTEST_ID if not growing and len({name[:SHORTEST_ID] for name in ids}) == len(ids) else SHORT_ID
     return [
         Column(title="TIME", text=lambda row: f"{row['received_at'].astimezone(zone):{form}}" if row["received_at"] else ABSENT),
-        Column(title="MODEL", text=_model, compact=lambda row: _DATED.sub("", _model(row)), narrow=12),
+        Column(title="MODEL", text=_model, compact=lambda row: _DATED.sub("", _model(row)), narrow=8),
         Column(
             title="STATUS",
             text=_status,
@@ -142,7 +142,7 @@ def _columns(rows: Sequence[Row], zone: tzinfo | None, growing: bool) -> list[Co
         Column(title="OUT", text=lambda row: _count(row, tokens_out(row)), right=True),
         Column(title="COST", text=lambda row: money(row["cost_total"]), right=True),
         Column(title="MS", text=lambda row: UNKNOWN if row["duration_ms"] is None else f"{row['duration_ms']:.0f}", right=True),
-        Column(title="USER", text=lambda row: printable(row["user_id"] or ABSENT), narrow=6, optional=True),
+        Column(title="USER", text=lambda row: printable(row["user_id"] or ABSENT), narrow=5, optional=True),
         Column(title="ID", text=lambda row: _id(row, SHORT_ID), compact=lambda row: _id(row, shorter)),
     ]
 
