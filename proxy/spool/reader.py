@@ -77,11 +77,8 @@ class SpoolReader:
             found = file.frame_at(self._offset)
             if found is not None:
                 return found
-            # What stood in a segment before a later one was seen is all it will ever hold: list first, look again after.
+            # List first, look again after: what a segment holds once a later one was seen is all it will ever hold.
             later = next((number for number in folders.segments(self.folder) if number > self._segment), None)
-            found = file.frame_at(self._offset, fresh=True)
-            if found is not None:
-                return found
             size = file.size()
             if self._offset < size:
                 if not self._pass_damage(file, size, final=self.sealed or later is not None):
@@ -116,7 +113,7 @@ class SpoolReader:
             return False
         target = size if target is None else target
         if file.frame_at(self._offset, fresh=True) is not None:
-            # It was being written while we looked; what proved it bad stands behind it, so now it is whole.
+            # It was being written while we looked; what proves it bad came after it, so now it is whole.
             return True
         self.corrupt_bytes += target - self._offset
         self._move(target)

@@ -232,6 +232,27 @@ def test_a_living_reader_waits_at_a_bad_frame_until_a_later_segment_proves_it(tm
         reader.close()
 
 
+def test_a_frame_that_became_whole_while_the_reader_looked_is_not_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    with spool_of([[b"one", b"two"], [b"three"]]) as (folder, _):
+        hidden = segment_path(folder, 2).rename(folder / "hidden")
+        path = segment_path(folder, 0)
+        data = path.read_bytes()
+        path.write_bytes(data[:-1])
+
+        def writer_goes_on(where: Path) -> list[int]:
+            if hidden.exists() and path.stat().st_size < len(data):
+                path.write_bytes(data)
+                hidden.rename(segment_path(folder, 2))
+            return segments(where)
+
+        reader = SpoolReader(folder)
+        assert reader.read(1, 1)[0].sequence == 0
+        monkeypatch.setattr("proxy.spool.folder.segments", writer_goes_on)
+        assert [found.sequence for found in read(reader)] == [1, 2]
+        assert reader.corrupt_bytes == 0
+        reader.close()
+
+
 def test_a_living_reader_passes_a_bad_frame_when_a_valid_one_stands_behind_it(tmp_path: Path) -> None:
     with spool_of([[b"one", b"two", b"three"]]) as (folder, _):
         path = segment_path(folder, 0)
