@@ -21,7 +21,8 @@ import orjson
 
 from consumer.derive import PriceBook, derive, row
 
-WORDS = "the proxy keeps one complete record of every call and what it cost, in decimals, with its source. ".split(" ")
+SENTENCE = "the proxy keeps one complete record of every call and what it cost, in decimals, with its source. "
+WORDS = SENTENCE.split(" ")
 USAGE = {"prompt_tokens": 900, "completion_tokens": 800, "total_tokens": 1700, "prompt_tokens_details": {"cached_tokens": 512}}
 
 
@@ -32,7 +33,14 @@ def text_of(size: int) -> str:
 
 def plain(size: int) -> str:
     message = {"role": "assistant", "content": text_of(size - 300)}
-    return json.dumps({"object": "chat.completion", "model": "gpt-4o", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USAGE})
+    return json.dumps(
+        {
+            "object": "chat.completion",
+            "model": "gpt-4o",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": USAGE,
+        }
+    )
 
 
 def chunk(**more: Any) -> str:
@@ -44,7 +52,9 @@ def stream(size: int, *, usage: bool = True) -> str:
     pieces: list[str] = []
     length, at = 600, 0
     while length < size:
-        pieces.append(chunk(choices=[{"index": 0, "delta": {"content": WORDS[at % len(WORDS)] + " "}, "logprobs": None, "finish_reason": None}]))
+        pieces.append(
+            chunk(choices=[{"index": 0, "delta": {"content": WORDS[at % len(WORDS)] + " "}, "logprobs": None, "finish_reason": None}])
+        )
         length += len(pieces[-1])
         at += 1
     pieces.append(chunk(choices=[{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]))
@@ -53,7 +63,7 @@ def stream(size: int, *, usage: bool = True) -> str:
 
 def anthropic_stream(size: int) -> str:
     start = {"type": "message", "model": "claude-sonnet-4-5-20250929", "usage": {"input_tokens": 900, "output_tokens": 1}}
-    pieces = [{"type": "message_start", "message": start}]
+    pieces: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
     length, at = 600, 0
     while length < size:
         pieces.append({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": WORDS[at % len(WORDS)] + " "}})
@@ -65,14 +75,18 @@ def anthropic_stream(size: int) -> str:
 
 def envelope(body: str, provider: str, operation: str) -> bytes:
     request = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": text_of(1024)}], "temperature": 0.2})
-    side = {"headers": {}, "body_encoding": "utf-8", "content_encoding": None, "truncated": False}
+    side: dict[str, Any] = {"headers": {}, "body_encoding": "utf-8", "content_encoding": None, "truncated": False}
     return orjson.dumps(
         {
             "request_id": "0199a1b2-c3d4-7e5f-8091-a2b3c4d5e6f7",
             "target": {"provider": provider, "upstream": provider, "operation": operation, "url": None},
             "request": {"method": "POST", "path": "/v1/chat/completions", "body": request, **side},
             "response": {"status": 200, "end": "complete", "streamed": None, "error": None, "body": body, **side},
-            "timing": {"received_at": "2026-11-20T10:00:00.000000+00:00", "chunk_marks": [[10.0, 100], [20.0, 1000]], "last_byte_ms": 900.0},
+            "timing": {
+                "received_at": "2026-11-20T10:00:00.000000+00:00",
+                "chunk_marks": [[10.0, 100], [20.0, 1000]],
+                "last_byte_ms": 900.0,
+            },
             "policy": {"omitted": [], "dropped": []},
         }
     )

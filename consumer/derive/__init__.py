@@ -21,14 +21,24 @@ from typing import Any
 
 from clearpane.contract.envelope import Envelope
 from consumer.derive import answer as answers
-from consumer.derive import costing, metering, reading, timing, usage
+from consumer.derive import costing, metering, reading, timing, tokens, usage
 from consumer.derive.metering import Metered
 from consumer.derive.prices import Cost, PriceBook
 from consumer.derive.reading import Reading
 from consumer.derive.row import row
 from consumer.derive.untrusted import mapping, storable
 
-__all__ = ["PriceBook", "derive", "row"]
+__all__ = ["PriceBook", "derive", "prepare", "row"]
+
+
+def prepare() -> PriceBook:
+    """Loads and checks prices and encodings, a second's work: at the start, not at the first record that needs them.
+
+    Raises EncodingDamaged when a file of the package is not the one that was published.
+    """
+    for encoding in tokens.ENCODINGS:
+        tokens.load(encoding)
+    return PriceBook()
 
 
 def derive(envelope: Envelope, book: PriceBook) -> dict[str, Any]:

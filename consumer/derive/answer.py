@@ -20,6 +20,7 @@ class Choice:
     reasoning: list[str] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
     tools: dict[Hashable, ToolCall] = field(default_factory=dict)
+    latest: dict[int, ToolCall] = field(default_factory=dict)  # by index, where pieces of a call name only that
     finish_reason: str | None = None
 
     def tool(self, key: Hashable) -> ToolCall:
@@ -65,7 +66,10 @@ class Answer:
         """Later counts complete earlier ones: a stream's last block wins, but what it leaves out still stands."""
         if isinstance(usage, dict) and usage:
             known = {name: value for name, value in usage.items() if value is not None}
-            self.stated = {**(self.stated or {}), **known}
+            if self.stated is None:
+                self.stated = known
+            else:
+                self.stated.update(known)
 
     def fail(self, code: Any) -> None:
         self.error = True
@@ -84,7 +88,5 @@ def _shown(choice: Choice) -> dict[str, Any]:
         "text": "".join(choice.text) or None,
         "reasoning": "".join(choice.reasoning) or None,
         "refusal": "".join(choice.refusal) or None,
-        "tool_calls": [
-            {"id": tool.id, "name": tool.name, "arguments": "".join(tool.arguments) or None} for tool in choice.tools.values()
-        ],
+        "tool_calls": [{"id": tool.id, "name": tool.name, "arguments": "".join(tool.arguments) or None} for tool in choice.tools.values()],
     }

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 ELEMENT_BYTES_MAX = 16 << 20
+STEPS_MAX = 4_000_000  # quotes, brackets, commas and backslashes
 
 # The only bytes that change the state; one character class, so the scan is linear.
 _OUTSIDE = re.compile(rb'["\[\]{},]')
@@ -11,7 +12,7 @@ _INSIDE = re.compile(rb'["\\]')
 
 
 class ArrayError(ValueError):
-    """Not an array, or an element larger than its bound. The splitter must not be fed again."""
+    """Not an array, an element larger than its bound, or more of everything than a real one. The splitter must not be fed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Splitter:
         self._depth = 0
         self._quoted = False
         self._closed = False
+        self._steps_left = STEPS_MAX
 
     def feed(self, data: bytes) -> list[Element]:
         """Raises ArrayError."""
@@ -65,6 +67,9 @@ class Splitter:
         return match.start()
 
     def _step(self, at: int, found: list[Element]) -> None:
+        self._steps_left -= 1
+        if self._steps_left < 0:
+            raise ArrayError("more brackets and quotes than an array may have")
         byte = self._buffer[at]
         self._scanned = at + 1
         if byte == 0x5C:  # \ : the byte behind it means nothing

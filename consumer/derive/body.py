@@ -2,17 +2,19 @@
 
 import base64
 import binascii
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from clearpane.contract import bodies
 from consumer.derive.arrays import ArrayError, Splitter
-from consumer.derive.sse import Parser, SSEError
+from consumer.derive.sse import Event, Parser, SSEError
 from consumer.derive.untrusted import Malformed, Mapping, loads, mapping, text
 
-DECODED_BYTES_MAX = 64 << 20
+DECODED_BYTES_MAX = 32 << 20
 DECODED_RATIO_MAX = 200
-DOCUMENTS_MAX = 200_000  # a stream of 8 MiB has fewer
+DOCUMENTS_MAX = 200_000  # a real stream of the largest body that is kept has fewer
+_PIECE_BYTES = 256 << 10  # parsed at a time, so that a body of nothing but line ends is not a million lines at once
 
 _DONE = b"[DONE]"
 
@@ -96,28 +98,38 @@ def _parse_whole(body: Body) -> None:
 
 def _parse_array(body: Body) -> None:
     body.streamed = True
-    for element in Splitter().feed(body.data)[:DOCUMENTS_MAX]:
-        _add(body, element.data, element.end, "")
+    splitter = Splitter()
+    for piece in _pieces(body.data):
+        for element in splitter.feed(piece):
+            _add(body, element.data, element.end, "")
 
 
 def _parse_events(body: Body) -> None:
     body.streamed = True
     parser = Parser()
-    events = parser.feed(body.data)
-    for event in events[:DOCUMENTS_MAX]:
-        if event.data == _DONE:
-            body.done = True
-        else:
-            _add(body, event.data, event.end, event.name)
+    for piece in _pieces(body.data):
+        for event in parser.feed(piece):
+            _add_event(body, event, torn=False)
     for event in parser.close():  # no blank line came: whole, or torn by the cut
-        if event.data == _DONE:
-            body.done = True
-        else:
-            _add(body, event.data, event.end, event.name, torn=True)
+        _add_event(body, event, torn=True)
+
+
+def _add_event(body: Body, event: Event, *, torn: bool) -> None:
+    if event.data == _DONE:
+        body.done = True
+    else:
+        _add(body, event.data, event.end, event.name, torn=torn)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
 
 
 def _add(body: Body, data: bytes, end: int, name: str, *, torn: bool = False) -> None:
-    """One bad event does not hide the usage in the others."""
+    """One bad event does not hide the usage in the others. Raises Malformed at the bound."""
+    if len(body.documents) == DOCUMENTS_MAX:
+        body.cut = True
+        raise Malformed(f"more than {DOCUMENTS_MAX} documents")
     try:
         body.documents.append(Document(loads(data), end, name))
     except Malformed as error:

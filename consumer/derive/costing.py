@@ -56,9 +56,7 @@ def _stated(provider: str | None, stated: Mapping | None) -> Cost | None:
     if total is not None and stated.get("is_byok") is True:  # the fee alone: the caller's own key pays the rest
         upstream = _amount(parts.get("upstream_inference_cost"))
         total = total + upstream if upstream is not None else None
-    return _provided(
-        total, _amount(parts.get("upstream_inference_prompt_cost")), _amount(parts.get("upstream_inference_completions_cost"))
-    )
+    return _provided(total, _amount(parts.get("upstream_inference_prompt_cost")), _amount(parts.get("upstream_inference_completions_cost")))
 
 
 def _provided(total: Decimal | None, given: Decimal | None, made: Decimal | None) -> Cost | None:

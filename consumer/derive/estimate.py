@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from consumer.derive import tokens
 from consumer.derive.answer import Answer, Choice
-from consumer.derive.request import Prompt
+from consumer.derive.request import Prompt, Turn
+from consumer.derive.tokens import Counter
 from consumer.derive.untrusted import Mapping, items, mapping, text
 
 _MESSAGE, _NAME, _PRIMING = 3, 1, 3
@@ -24,17 +25,19 @@ class Estimate:
 
 def of_prompt(prompt: Prompt, model: str | None) -> Estimate:
     encoding, own = tokens.encoding_of(model)
-    total = sum(tokens.count(turn.texts, encoding) for turn in prompt.turns)
+    counter = Counter(encoding)
+    total = sum(counter.count(*turn.texts) for turn in prompt.turns)
     if prompt.chat:
-        total += sum(_frame(turn.role, turn.name, encoding) for turn in prompt.turns) + _PRIMING
-        total += _tools(prompt.tools, encoding)
+        total += sum(_frame(turn, counter) for turn in prompt.turns) + _PRIMING
+        total += _tools(prompt.tools, counter)
     return Estimate(total, _method(encoding, own, "images, files and history not counted" if prompt.uncounted else None))
 
 
 def of_answer(answer: Answer, model: str | None, *, scale: float = 1.0) -> Estimate:
     """`scale`: bytes of the whole answer over bytes kept, where the record holds only its beginning."""
     encoding, own = tokens.encoding_of(model)
-    total = sum(tokens.count(_pieces(choice), encoding) for choice in answer.choices.values())
+    counter = Counter(encoding)
+    total = sum(counter.count(*_pieces(choice)) for choice in answer.choices.values())
     scaled = "scaled to the answer's bytes" if scale > 1 else None
     hidden = "hidden reasoning not counted" if tokens.reasons_hidden(model) else None
     return Estimate(round(total * scale), _method(encoding, own, scaled, hidden))
@@ -50,28 +53,25 @@ def _method(encoding: str, own: bool, *remarks: str | None) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _frame(role: str, name: str, encoding: str) -> int:
-    named = tokens.count([name], encoding) + _NAME if name else 0
-    return _MESSAGE + tokens.count([role], encoding) + named
+def _frame(turn: Turn, counter: Counter) -> int:
+    return _MESSAGE + counter.count(turn.role, turn.name) + (_NAME if turn.name else 0)
 
 
-def _tools(tools: list[Mapping], encoding: str) -> int:
-    if not tools:
-        return 0
-    return sum(_tool(tool, encoding) for tool in tools) + _TOOLS_END
+def _tools(tools: list[Mapping], counter: Counter) -> int:
+    return sum(_tool(tool, counter) for tool in tools) + _TOOLS_END if tools else 0
 
 
-def _tool(tool: Mapping, encoding: str) -> int:
+def _tool(tool: Mapping, counter: Counter) -> int:
     properties = mapping(mapping(tool.get("parameters")).get("properties"))
-    total = _TOOL_START[encoding] + tokens.count([f"{text(tool.get('name')) or ''}:{_described(tool)}"], encoding)
+    total = _TOOL_START[counter.encoding] + counter.count(f"{text(tool.get('name')) or ''}:{_described(tool)}")
     total += _PROPERTIES if properties else 0
-    return total + sum(_property(name, mapping(value), encoding) for name, value in properties.items())
+    return total + sum(_property(name, mapping(value), counter) for name, value in properties.items())
 
 
-def _property(name: str, value: Mapping, encoding: str) -> int:
-    total = _PROPERTY + tokens.count([f"{name}:{text(value.get('type')) or ''}:{_described(value)}"], encoding)
+def _property(name: str, value: Mapping, counter: Counter) -> int:
+    total = _PROPERTY + counter.count(f"{name}:{text(value.get('type')) or ''}:{_described(value)}")
     if options := [option for option in items(value.get("enum")) if isinstance(option, str)]:
-        total += _ENUM + sum(_ENUM_ITEM + tokens.count([option], encoding) for option in options)
+        total += _ENUM + sum(_ENUM_ITEM + counter.count(option) for option in options)
     return total
 
 

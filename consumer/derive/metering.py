@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from consumer.derive import estimate
 from consumer.derive.estimate import Estimate
-from consumer.derive.families import Family
+from consumer.derive.families import Family, embeddings
 from consumer.derive.reading import Reading
 from consumer.derive.untrusted import Malformed
 from consumer.derive.usage import Leaves
@@ -43,7 +43,8 @@ def _not_metered(reading: Reading) -> str | None:
         return "no answer was recorded"
     if status >= 400 and not reading.answer.stated:
         return "error answer"
-    if reading.family is None or not reading.answer.understood:
+    embedded = reading.family is embeddings and reading.response_body.cut  # large, and its usage comes last
+    if reading.family is None or not (reading.answer.understood or embedded):
         return "the answer states no usage that is understood"
     return None
 
@@ -59,6 +60,9 @@ def _completed(reading: Reading, family: Family, stated: Leaves | None) -> Meter
     if stated is None and not reading.asked:
         return Metered(None, "unknown", reason="no usage stated, and the request cannot be read")
     model = reading.answer.model or reading.request.model
+    if family is embeddings:
+        given = estimate.of_prompt(family.prompt(reading.asked), model)
+        return Metered(Leaves(input_tokens=given.tokens), "estimated", method=given.method)
     made = estimate.of_answer(reading.answer, model, scale=_scale(reading))
     if stated is not None:
         return _extended(stated, made)

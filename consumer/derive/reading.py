@@ -6,7 +6,7 @@ from consumer.derive import body as bodies
 from consumer.derive import families
 from consumer.derive.answer import Answer
 from consumer.derive.body import Body
-from consumer.derive.families import Family
+from consumer.derive.families import Family, openai_chat
 from consumer.derive.request import Request
 from consumer.derive.untrusted import Mapping, mapping, text
 
@@ -53,6 +53,8 @@ def read(envelope: Mapping) -> Reading:
     if reading.family is not None:
         reading.request = reading.family.ask(reading.asked, text(request.get("path")) or "")
         _fold(reading, reading.family)
+    else:
+        _fold_errors(reading, documents)
     reading.error = _error(asked, answered)
     return reading
 
@@ -65,6 +67,13 @@ def _fold(reading: Reading, family: Family) -> None:
             if reading.content_end is None and answer.generated:
                 reading.content_end = document.end
     answer.finished = answer.finished or body.done
+
+
+def _fold_errors(reading: Reading, documents: list[Mapping]) -> None:
+    """Most APIs name an error as OpenAI does, whatever else they say."""
+    for document in documents:
+        if isinstance(document.get("error"), dict):
+            openai_chat.fail(reading.answer, document["error"])
 
 
 def _error(asked: Body, answered: Body) -> str | None:

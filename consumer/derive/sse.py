@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 LINE_BYTES_MAX = 16 << 20
 EVENT_BYTES_MAX = 16 << 20
+LINES_MAX = 1_000_000
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class SSEError(ValueError):
-    """A line or an event is larger than its bound. The parser must not be fed again."""
+    """A line, an event or the number of lines is over its bound. The parser must not be fed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class Parser:
     Ids and retry times are no concern of a record and are skipped.
     """
 
-    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX, event_bytes_max: int = EVENT_BYTES_MAX, lines_max: int = LINES_MAX) -> None:
         self._line_bytes_max = line_bytes_max
         self._event_bytes_max = event_bytes_max
+        self._lines_left = lines_max
         self._rest = b""  # the line under way; may end in CR, whose LF may still come
         self._position = 0  # bytes of finished lines
         self._started = False
@@ -45,6 +47,9 @@ class Parser:
         if len(self._rest) > self._line_bytes_max:
             raise SSEError(f"line longer than {self._line_bytes_max} bytes")
         events: list[Event] = []
+        self._lines_left -= len(lines)
+        if self._lines_left < 0:
+            raise SSEError("more lines than a stream may have")
         for line in lines:
             self._take(line, events)
         return events

@@ -2,22 +2,23 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
 import tiktoken
 
-# Longer texts are counted in their first part and scaled: counting must not hold up the log.
+# Characters counted per record: counting must not hold up the log. A tenth of a second at worst.
 TEXT_CHARS_MAX = 1 << 18
 
 # File (as tiktoken's cache names it), SHA-256 and split pattern, as tiktoken publishes them (MIT, notice beside the files).
 _O200K = (
     "fb374d419588a4632f3f557e76b4b70aebbca790",
     "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-    (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
+    (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 )
 _CL100K = (
     "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
@@ -25,6 +26,8 @@ _CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
 )
 _KNOWN = {"o200k_base": _O200K, "cl100k_base": _CL100K}
+
+ENCODINGS = tuple(_KNOWN)
 
 _CL100K_MODELS = ("gpt-4", "gpt-3.5", "gpt-35", "text-embedding-", "davinci-002", "babbage-002")
 _O200K_MODELS = ("gpt-4o", "gpt-4.", "gpt-5", "gpt-6", "gpt-oss", "chatgpt-", "o1", "o3", "o4")
@@ -54,17 +57,27 @@ def _plain(model: str | None) -> str:
     return (model or "").rpartition("/")[2].removeprefix("ft:")
 
 
-def count(texts: Iterable[str], encoding: str) -> int:
-    """Tokens of the texts, each for itself. Raises EncodingDamaged."""
-    loaded, left, total = load(encoding), TEXT_CHARS_MAX, 0.0
-    for text in texts:
-        if left <= 0:
-            total += len(text) / 4  # the usual rate; far beyond what a prompt holds
-            continue
-        part = text[:left]
-        total += len(loaded.encode_ordinary(part)) * len(text) / max(len(part), 1)
-        left -= len(part)
-    return round(total)
+class Counter:
+    """Counts the texts of one record, each for itself. Texts beyond TEXT_CHARS_MAX are taken to be like those before.
+
+    Raises EncodingDamaged.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        self._loaded = load(encoding)
+        self._chars = 0
+        self._tokens = 0
+
+    def count(self, *texts: str) -> int:
+        return sum(self._count(text) for text in texts if text)
+
+    def _count(self, text: str) -> int:
+        part = text[: TEXT_CHARS_MAX - self._chars]
+        found = len(self._loaded.encode_ordinary(part)) if part else 0
+        self._chars += len(part)
+        self._tokens += found
+        return found + round((len(text) - len(part)) * self._tokens / self._chars)
 
 
 @cache

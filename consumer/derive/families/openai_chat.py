@@ -32,6 +32,8 @@ def ask(body: Mapping, path: str) -> Request:
 def fold(answer: Answer, document: Mapping, event: str) -> None:
     if document.get("error") is not None:
         fail(answer, document["error"])
+    elif document.get("object") == "error":  # Mistral, vLLM
+        fail(answer, document)
     answer.model = short(document.get("model")) or answer.model
     answer.model_version = short(document.get("system_fingerprint")) or answer.model_version
     answer.service_tier = short(document.get("service_tier")) or answer.service_tier
@@ -77,11 +79,10 @@ def _fold_message(answer: Answer, choice: Choice, message: Mapping) -> None:
 
 def _slot(choice: Choice, call: Mapping, position: int) -> ToolCall:
     """Pieces of one call share an index and mostly only the first has the id; some servers give every call index 0."""
-    at = index(call.get("index", position))
-    if call_id := short(call.get("id")):
-        return choice.tool((at, call_id))
-    latest = next((key for key in reversed(choice.tools) if isinstance(key, tuple) and key[0] == at), (at, None))
-    return choice.tool(latest)
+    at, call_id = index(call.get("index", position)), short(call.get("id"))
+    if call_id or at not in choice.latest:
+        choice.latest[at] = choice.tool((at, call_id))
+    return choice.latest[at]
 
 
 def _fold_tool(answer: Answer, tool: ToolCall, call: Mapping) -> None:

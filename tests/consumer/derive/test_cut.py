@@ -13,7 +13,11 @@ from consumer.derive.tokens import load
 
 def chunk(**delta: Any) -> str:
     finish = delta.pop("finish", None)
-    body = {"object": "chat.completion.chunk", "model": "gpt-4o-2024-08-06", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+    body = {
+        "object": "chat.completion.chunk",
+        "model": "gpt-4o-2024-08-06",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
     return f"data: {json.dumps(body)}\n\n"
 
 
@@ -67,7 +71,9 @@ def anthropic(make: Any, body: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_cut_anthropic_stream_keeps_its_stated_input_and_counts_what_arrived(make: Any, book: PriceBook) -> None:
-    body = anthropic_start() + event(type="content_block_delta", index=0, delta={"type": "text_delta", "text": "The capital of France is Paris."})
+    body = anthropic_start() + event(
+        type="content_block_delta", index=0, delta={"type": "text_delta", "text": "The capital of France is Paris."}
+    )
     usage = derive(anthropic(make, body, end="client_disconnected"), book)["usage"]
     assert (usage["input_tokens"], usage["cache_read_tokens"], usage["output_tokens"]) == (25, 100, 7)
     assert (usage["source"], usage["method"]) == ("estimated", "input stated; output tiktoken o200k_base; not the model's own encoding")
@@ -158,6 +164,31 @@ def test_a_bomb_is_bounded_and_named(make: Any, book: PriceBook) -> None:
     derived = derive(wire(make(None), gzip.compress(b"{" + b" " * (80 << 20)), "gzip"), book)
     assert derived["parse_error"] is not None
     assert derived["cost"]["total"] is None
+
+
+def test_embeddings_larger_than_what_is_kept(make: Any, book: PriceBook) -> None:
+    """Their usage comes last, but it is the input's alone: tokens of "Hello" and " world" at 0.02 per million."""
+    body = '{"object": "list", "data": [{"object": "embedding", "embedding": [0.1, 0.'
+    request = {"model": "text-embedding-3-small", "input": ["Hello", " world"]}
+    derived = derive(make(body, request=request, operation="embeddings", truncated=True, body_bytes=10**7), book)
+    assert (derived["usage"]["source"], derived["usage"]["input_tokens"], derived["usage"]["output_tokens"]) == ("estimated", 2, 0)
+    assert (derived["usage"]["method"], derived["cost"]["total"]) == ("tiktoken cl100k_base", "0.00000004")
+
+
+@pytest.mark.parametrize(
+    ("body", "operation", "code"),
+    [
+        ({"object": "error", "message": "Invalid model", "type": "invalid_model", "param": None, "code": "1500"}, "chat", "1500"),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "messages", "overloaded_error"),
+        ([{"error": {"code": 429, "message": "Quota", "status": "RESOURCE_EXHAUSTED"}}], "generate_content", "RESOURCE_EXHAUSTED"),
+        ({"error": {"code": "billing_hard_limit_reached", "type": "x"}}, "images", "billing_hard_limit_reached"),
+        ({"error": {"type": "invalid_request_error", "code": None}}, "embeddings", "invalid_request_error"),
+        ({"error": "boom"}, "chat", None),
+    ],
+)
+def test_error_codes(body: Any, operation: str, code: str | None, make: Any, book: PriceBook) -> None:
+    derived = derive(make(body, operation=operation, status=400), book)
+    assert (derived["error_code"], derived["usage"]["reason"], derived["parse_error"]) == (code, "error answer", None)
 
 
 @pytest.mark.parametrize("model", ["o3", "gpt-5-mini"])

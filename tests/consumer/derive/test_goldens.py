@@ -74,7 +74,20 @@ def test_every_family_has_goldens_streamed_and_not() -> None:
     assert ("completions", False) in operations
 
 
-TEXTS = {"content", "text", "reasoning_content", "thinking", "refusal", "delta", "transcript", "partial_json", "summary", "parts", "prompt", "input"}
+TEXTS = {
+    "content",
+    "text",
+    "reasoning_content",
+    "thinking",
+    "refusal",
+    "delta",
+    "transcript",
+    "partial_json",
+    "summary",
+    "parts",
+    "prompt",
+    "input",
+}
 
 
 def blanked(value: Any, name: str = "") -> Any:

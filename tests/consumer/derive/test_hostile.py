@@ -19,14 +19,23 @@ GOLDENS = sorted((Path(__file__).parents[2] / "contract" / "derive").glob("*.jso
 BOOK = PriceBook()
 OPERATIONS = ["chat", "completions", "responses", "embeddings", "messages", "generate_content", "embed_content", "other", None]
 
-NASTY = st.sampled_from([None, True, -1, 0, 2**63, 2**70, 1e308, 0.5, "", "x", "0", "\u0000", "\ud800", [], {}, [[]], {"": {}}, [None], {"text": 1}])
-JSON = st.recursive(NASTY | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
-KEYS = st.sampled_from(
-    "choices message delta content text role tool_calls function name arguments index id usage prompt_tokens completion_tokens total_tokens "
-    "prompt_tokens_details cached_tokens cost cost_details model object error code type response output item input_tokens output_tokens "
-    "candidates parts functionCall usageMetadata promptTokenCount modality tokenCount messages input contents tools parameters properties "
-    "x_groq service_tier thinking data finish_reason cache_creation server_tool_use web_search_requests inference_geo speed".split()
+
+def names_in(value: Any) -> set[str]:
+    """Every name that a provider uses anywhere."""
+    if isinstance(value, dict):
+        return set(value).union(*(names_in(inner) for inner in value.values()))
+    return set().union(*(names_in(inner) for inner in value)) if isinstance(value, list) else set()
+
+
+NASTY: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0, 2**63, 2**70, 1e308, 0.5, "", "x", "0", "\u0000", "\ud800", [], {}, [[]], {"": {}}, [None], {"text": 1}]
 )
+JSON = st.recursive(
+    NASTY | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(sorted({name for path in GOLDENS for name in names_in(json.loads(path.read_text(encoding="utf-8")))}))
 SHAPED = st.recursive(NASTY, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20)
 
 
@@ -42,7 +51,7 @@ def checked(envelope: dict[str, Any]) -> dict[str, Any]:
     usage, cost = derived["usage"], derived["cost"]
     assert (usage["total_tokens"] is None) == (usage["source"] == "unknown")
     assert (cost["total"] is None) == (cost["source"] == "unknown") == (cost["reason"] is not None)
-    assert found["cost_total"] is None or abs(found["cost_total"].as_tuple().exponent) <= 18 and found["cost_total"] < Decimal(10) ** 20
+    assert found["cost_total"] is None or (abs(found["cost_total"].as_tuple().exponent) <= 18 and found["cost_total"] < Decimal(10) ** 20)
     return derived
 
 
@@ -50,7 +59,9 @@ def dumped(value: Any) -> str:
     return json.dumps(value)
 
 
-@given(SHAPED | JSON, SHAPED | JSON, st.sampled_from(OPERATIONS), st.sampled_from(["openai", "openrouter", "perplexity", "anthropic", None]))
+@given(
+    SHAPED | JSON, SHAPED | JSON, st.sampled_from(OPERATIONS), st.sampled_from(["openai", "openrouter", "perplexity", "anthropic", None])
+)
 @settings(max_examples=400)
 def test_any_json(make: Any, answer: Any, request: Any, operation: str, provider: str) -> None:
     checked(make(dumped(answer), request=dumped(request), operation=operation, provider=provider))
@@ -67,7 +78,11 @@ def test_any_text(make: Any, text: str, head: str, operation: str) -> None:
     checked(make(head + text, request=head + text, operation=operation))
 
 
-@given(st.binary(max_size=100), st.sampled_from(["gzip", "br", "zstd", "deflate", "nonsense", None]), st.sampled_from(["base64", "utf-8", None, 7]))
+@given(
+    st.binary(max_size=100),
+    st.sampled_from(["gzip", "br", "zstd", "deflate", "nonsense", None]),
+    st.sampled_from(["base64", "utf-8", None, 7]),
+)
 def test_any_bytes_in_any_encoding(make: Any, data: bytes, coding: str | None, encoding: Any) -> None:
     envelope = make(None)
     envelope["response"] |= {"body": base64.b64encode(data).decode(), "body_encoding": encoding, "content_encoding": coding}
@@ -83,10 +98,8 @@ def test_any_value_at_any_place_of_a_real_answer(golden: dict[str, Any], data: s
     both = {"request": copy.deepcopy(golden["request"]), "documents": copy.deepcopy(documents)}
     for _ in range(data.draw(st.integers(1, 2))):
         _replace(both, data)
-    if "answer" in golden:
-        answer = dumped(both["documents"][0])
-    else:
-        answer = "".join(f"data: {dumped(each)}\n\n" for each in both["documents"])
+    events = "".join(f"data: {dumped(each)}\n\n" for each in both["documents"])
+    answer = dumped(both["documents"][0]) if "answer" in golden else events
     facts = {name: golden[name] for name in ("provider", "operation", "path", "status")}
     checked(make(answer, request=dumped(both["request"]), **facts))
 
@@ -128,7 +141,8 @@ def test_depth_and_numbers_beyond_all_bounds(body: str, make: Any) -> None:
 
 
 def test_lone_surrogates_become_question_marks(make: Any) -> None:
-    body = '{"choices": [{"index": 0, "message": {"content": "a\\ud83db"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}'
+    choice = '{"index": 0, "message": {"content": "a\\ud83db"}, "finish_reason": "stop"}'
+    body = '{"choices": [' + choice + '], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}'
     derived = checked(make(body))
     assert (derived["answer"]["text"], derived["usage"]["total_tokens"], derived["parse_error"]) == ("a?b", 3, None)
 
@@ -141,10 +155,23 @@ def test_usage_nested_too_deep_to_be_written_again_is_left_out(make: Any) -> Non
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, "7", True, [], {}, 10**13, 1e300])
-@pytest.mark.parametrize(("provider", "operation", "usage", "name"), [
-    ("openai", "chat", {"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}, "prompt_tokens"),
-    ("anthropic", "messages", {"type": "message", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 2}}, "output_tokens"),
-])
+@pytest.mark.parametrize(
+    ("provider", "operation", "usage", "name"),
+    [
+        (
+            "openai",
+            "chat",
+            {"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+            "prompt_tokens",
+        ),
+        (
+            "anthropic",
+            "messages",
+            {"type": "message", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 2}},
+            "output_tokens",
+        ),
+    ],
+)
 def test_a_count_that_is_none_makes_usage_unknown(
     wrong: Any, provider: str, operation: str, usage: dict[str, Any], name: str, make: Any
 ) -> None:
@@ -157,9 +184,41 @@ def test_a_count_that_is_none_makes_usage_unknown(
 
 @pytest.mark.parametrize("cost", [-0.1, 1e300, "0.1", True, None, {"total_cost": -1}, []])
 def test_a_stated_cost_that_is_none_is_not_taken(cost: Any, make: Any) -> None:
-    answer = {"choices": [{"finish_reason": "stop"}], "model": "nonesuch", "usage": {"prompt_tokens": 1, "completion_tokens": 2, "cost": cost}}
+    answer = {
+        "choices": [{"finish_reason": "stop"}],
+        "model": "nonesuch",
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "cost": cost},
+    }
     for provider in ("openrouter", "perplexity"):
         assert checked(make(answer, provider=provider))["cost"]["source"] == "unknown"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        ("data: x\n\n", "\n"),
+        ("data: x\n\n", "data:\n"),
+        ("", "data: 1\n\n"),
+        ("", "data: [\n\n"),
+        ("", "data: [DONE]\n\n"),
+        ("", 'data: {"usage": {"a": 1}}\n\n'),
+        ("[", "{},"),
+        ("[", '"'),
+        ("", "["),
+        ('["', "\\"),
+    ],
+)
+def test_eight_megabytes_of_one_thing(head: str, piece: str, make: Any) -> None:
+    """The largest body that is kept; a record, in seconds and in bounded memory."""
+    checked(make(head + piece * ((8 << 20) // len(piece)), end="client_disconnected"))
+
+
+def test_tool_calls_without_end(make: Any) -> None:
+    """Linear, whatever indexes and ids a server makes up."""
+    calls = [{"index": at, "function": {"arguments": "x"}} for at in range(40_000)]
+    body = "".join(f"data: {dumped({'choices': [{'delta': {'tool_calls': [call]}}]})}\n\n" for call in calls + calls)
+    assert len(checked(make(body))["answer"]["tool_calls"]) == 40_000
 
 
 @given(st.dictionaries(st.sampled_from(["target", "request", "response", "timing", "policy", "event"]), JSON, max_size=6))

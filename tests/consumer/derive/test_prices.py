@@ -28,9 +28,16 @@ MODELS = [
 COUNTS = st.integers(0, 400_000)
 
 
-@given(st.sampled_from(MODELS), st.fixed_dictionaries({}, optional={name: COUNTS for name in (
-    "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens", "reasoning_tokens"
-)}))
+@given(
+    st.sampled_from(MODELS),
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(
+            ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens", "reasoning_tokens"),
+            COUNTS,
+        ),
+    ),
+)
 def test_every_leaf_is_priced_as_genai_prices_prices_it(model: tuple[str, str, str], counts: dict[str, int]) -> None:
     ours, theirs, name = model
     leaves = Leaves(**counts)
@@ -73,12 +80,20 @@ TEN = Leaves(input_tokens=10, output_tokens=10)
         (charge("openai", "ft:gpt-4o:acme"), TEN, "no price for model ft:gpt-4o:acme at provider openai"),
         (charge("openai", "gpt-4o", service_tier="scale"), TEN, "no price for service_tier=scale of model gpt-4o at openai"),
         (charge("azure", "gpt-4o", service_tier="priority"), TEN, "no price for service_tier=priority of model gpt-4o at azure"),
-        (charge("anthropic", "claude-sonnet-4-5", service_tier="priority"), TEN, "no price for service_tier=priority of model claude-sonnet-4-5 at anthropic"),
+        (
+            charge("anthropic", "claude-sonnet-4-5", service_tier="priority"),
+            TEN,
+            "no price for service_tier=priority of model claude-sonnet-4-5 at anthropic",
+        ),
         (charge("anthropic", "claude-opus-4-8", region="us"), TEN, "no price for region us"),
         (charge("openai", "text-embedding-3-small"), TEN, "no price for output_tokens of model text-embedding-3-small at openai"),
         (charge("openai", "gpt-4o"), Leaves(output_audio_tokens=1), "no price for output_audio_tokens of model gpt-4o at openai"),
         (charge("openai", "whisper-1"), TEN, "no token price for model whisper-1 at openai"),
-        (charge("groq", "llama-3.3-70b-versatile", web_searches=1), TEN, "no price for web searches of model llama-3.3-70b-versatile at groq"),
+        (
+            charge("groq", "llama-3.3-70b-versatile", web_searches=1),
+            TEN,
+            "no price for web searches of model llama-3.3-70b-versatile at groq",
+        ),
     ],
 )
 def test_no_price_says_why(asked: Charge, leaves: Leaves, reason: str) -> None:
@@ -129,7 +144,15 @@ def test_the_book_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "shown"),
-    [("0", "0"), ("0E-9", "0"), ("0.00250", "0.0025"), ("8.6E-5", "0.000086"), ("1200", "1200"), ("1E+3", "1000"), ("1.2345678901234567E-10", "0.000000000123456789")],
+    [
+        ("0", "0"),
+        ("0E-9", "0"),
+        ("0.00250", "0.0025"),
+        ("8.6E-5", "0.000086"),
+        ("1200", "1200"),
+        ("1E+3", "1000"),
+        ("1.2345678901234567E-10", "0.000000000123456789"),
+    ],
 )
 def test_amounts_are_plain_decimals_that_the_column_holds(amount: str, shown: str) -> None:
     assert plain(Decimal(amount)) == shown

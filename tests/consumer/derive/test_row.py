@@ -73,14 +73,23 @@ def test_an_error_stands_on_the_row(make: Any, book: PriceBook) -> None:
 
 
 def test_a_message_that_could_not_be_read_at_all() -> None:
-    poison = {"schema": "record.v1", "request_id": None, "raw": "AA==", "derived": {"parse_error": "not JSON"}, "lake": {"log": "k-t-0-1", "offset": 7}}
+    poison = {
+        "schema": "record.v1",
+        "request_id": None,
+        "raw": "AA==",
+        "derived": {"parse_error": "not JSON"},
+        "lake": {"log": "k-t-0-1", "offset": 7},
+    }
     found = row(poison)
     assert {name: value for name, value in found.items() if value is not None} == {"parse_error": "not JSON", "log": "k-t-0-1", "offset": 7}
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*COLUMNS, "derived", "usage", "cost", "total", "lake"]), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*COLUMNS, "derived", "usage", "cost", "total", "lake"]), inner, max_size=5)
+    ),
     max_leaves=20,
 )
 

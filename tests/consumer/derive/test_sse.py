@@ -7,7 +7,21 @@ from hypothesis import strategies as st
 from consumer.derive.sse import Event, Parser, SSEError
 
 LINES = st.sampled_from(
-    [b"data: a", b"data:b", b"data:  c", b"data", b"data:", b"event: x", b"event:", b": comment", b"id: 7", b"retry: 9", b"", b"noise", b"data: \xff"]
+    [
+        b"data: a",
+        b"data:b",
+        b"data:  c",
+        b"data",
+        b"data:",
+        b"event: x",
+        b"event:",
+        b": comment",
+        b"id: 7",
+        b"retry: 9",
+        b"",
+        b"noise",
+        b"data: \xff",
+    ]
 )
 ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 STREAMS = st.lists(st.tuples(LINES, ENDS), max_size=30).map(lambda pairs: b"".join(line + end for line, end in pairs))
@@ -100,6 +114,13 @@ def test_end_is_where_the_event_was_whole() -> None:
 def test_a_line_over_its_bound(data: bytes) -> None:
     with pytest.raises(SSEError, match="line longer than 64"):
         Parser(line_bytes_max=64).feed(data)
+
+
+def test_more_lines_than_its_bound() -> None:
+    parser = Parser(lines_max=10)
+    parser.feed(b"\n" * 10)
+    with pytest.raises(SSEError, match="more lines"):
+        parser.feed(b"\n")
 
 
 def test_an_event_over_its_bound() -> None:
