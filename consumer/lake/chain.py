@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from clearpane.contract import members
 from clearpane.contract.lake import Place, head_key, parse_key
-from clearpane.contract.members import Manifest, NotAnObject
 from clearpane.contract.records import Row
 from clearpane.store import AlreadyExists, NotFound, Store
 from consumer import metrics
 from consumer.lake import index, listing
 from consumer.lake.draft import Derivation, Draft, compose, row_of
+from consumer.lake.inspection import check_follows, inspect, manifest_of
 from consumer.lake.ledger import Ledger
 from consumer.lake.patience import certain
 from consumer.lake.pending import Cut, Limits, Pending
@@ -113,7 +112,7 @@ class Chain:
                 # The key was taken by a write that then failed: nothing is decided.
                 await asyncio.sleep(UNDECIDED_PAUSE_S)
                 continue
-            if _manifest(found, key).nonce == draft.manifest.nonce:
+            if manifest_of(found, key).nonce == draft.manifest.nonce:
                 metrics.answers_lost.inc()
                 return True
             await self._adopt(draft.place, found)
@@ -154,49 +153,19 @@ class Chain:
 
     async def _adopt(self, place: Place, data: bytes) -> None:
         key = place.key("calls")
-        manifest, ids, second_copies, ingested_ms = await asyncio.to_thread(_inspect, data, key, self.tail)
+        seen = await asyncio.to_thread(inspect, data, key)
+        check_follows(seen.manifest, key, self.tail)
         if await certain(lambda: self._store.size(place.key("index")), "get") is None:
             made = await asyncio.to_thread(index.index_of, data, key, lambda record: row_of(record, self._lake.derivation))
             await certain(lambda: self._store.put(place.key("index"), made), "index")
-        self._ledger.note(place, ids)
-        self.tail = self.tail.after(manifest, key, second_copies, ingested_ms)
+        self._ledger.note(place, seen.ids)
+        self.tail = self.tail.after(seen.manifest, key, seen.second_copies, seen.ingested_ms)
         metrics.objects_adopted.inc()
-        log.info("adopted %s: another writer was first; going on at %d", key, manifest.end)
+        log.info("adopted %s: another writer was first; going on at %d", key, self.tail.end)
 
 
 async def _object(store: Store, place: Place) -> bytes:
     return await certain(lambda: store.get(place.key("calls")), "get")
-
-
-def _manifest(data: bytes, key: str) -> Manifest:
-    try:
-        return members.unseal(data)[0]
-    except NotAnObject as error:
-        raise ChainBroken(f"{key} is not an object of ours: {error}") from error
-
-
-def _inspect(data: bytes, key: str, tail: Tail) -> tuple[Manifest, list[str], list[str], int]:
-    """(manifest, ids, ids of second copies, when it was written in ms) of the object that must stand at the tail."""
-    try:
-        manifest, start = members.unseal(data)
-        whole = members.digest(data[start:]) == manifest.sha256
-        records = [record for _, _, record in index.records_in(data)]
-    except NotAnObject as error:
-        raise ChainBroken(f"{key} is damaged: {error}") from error
-    if not whole or len(records) != manifest.count:
-        raise ChainBroken(f"{key} is damaged: its digest or count differs")
-    if (manifest.log, manifest.start, manifest.previous_sha256) != (tail.log, tail.end, tail.sha256) or manifest.end <= manifest.start:
-        raise ChainBroken(f"{key} does not follow {tail.key or 'the start of its log'}")
-    ingested_ms = max((_ingested_ms(record) for record in records), default=0)
-    ids = [record["request_id"] for record in records if record.get("request_id")]
-    again = [record["request_id"] for record in records if record.get("request_id") and record.get("attempt", 1) > 1]
-    return manifest, ids, again, ingested_ms
-
-
-def _ingested_ms(record: dict[str, object]) -> int:
-    place = record.get("lake")
-    moment = place.get("ingested_at") if isinstance(place, dict) else None
-    return int(datetime.fromisoformat(moment).timestamp() * 1000) if isinstance(moment, str) else 0
 
 
 async def _read_head(store: Store, name: str) -> Tail | None:
@@ -224,22 +193,26 @@ async def _begun(store: Store, name: str, genesis: int) -> Tail:
 
 
 async def _recovered(lake: Lake, name: str, found: list[Place], since: datetime | None) -> Chain:
-    """From a lake without head: the objects of the last hour are read again, for the second copies in them."""
+    """From a lake without head: what was written in the last hour is read again, for the second copies in it."""
     log.warning("%s is missing: found %d objects of the log by listing", head_key(name), len(found))
-    recent = [place for place in found if (found[-1].hour - place.hour).total_seconds() * 1000 <= REWRITTEN_KEPT_MS]
-    first = recent[0]
-    manifest = _manifest(await _object(lake.store, first), first.key("calls"))
+    first, previous_sha256 = await _an_hour_back(lake.store, found)
     before = next((place for place in reversed(found) if place.start < first.start), None)
-    tail = Tail(
-        log=name,
-        genesis=found[0].start,
-        end=first.start,
-        key=before.key("calls") if before else None,
-        sha256=manifest.previous_sha256,
-    )
-    chain = Chain(lake, tail, since)
+    key = before.key("calls") if before else None
+    chain = Chain(lake, Tail(log=name, genesis=found[0].start, end=first.start, key=key, sha256=previous_sha256), since)
     await chain._adopt_all([place for place in found if place.start >= first.start])  # noqa: SLF001
     return chain
+
+
+async def _an_hour_back(store: Store, found: list[Place]) -> tuple[Place, str | None]:
+    """The object to begin reading at, and the digest of the one before it."""
+    newest_ms = 0
+    for place in reversed(found):
+        key = place.key("calls")
+        seen = await asyncio.to_thread(inspect, await _object(store, place), key)
+        newest_ms = newest_ms or seen.ingested_ms
+        if 0 < seen.ingested_ms < newest_ms - REWRITTEN_KEPT_MS:
+            break
+    return place, seen.manifest.previous_sha256
 
 
 def _hour_of(tail: Tail) -> datetime | None:

@@ -8,8 +8,8 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
@@ -29,6 +29,7 @@ from consumer.lake.messages import Message
 from consumer.sources.partition import Pace, Partition, Revoked
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SESSION_TIMEOUT_MS = 30_000
 HEARTBEAT_MS = 3_000
@@ -39,6 +40,7 @@ FETCH_BYTES_MAX = 32 << 20
 WRITES_AT_ONCE = 8
 COMMIT_TIMEOUT_S = 10.0
 STOP_S = 10.0
+CANCEL_S = 1.0
 PAUSE_S, PAUSE_S_MAX = 0.5, 15.0  # between sessions
 # Of what all partitions hold together, in objects: then fetching waits for the lake.
 OBJECTS_HELD_MAX = 4
@@ -173,8 +175,8 @@ class _KafkaPort:
         pause_s = PAUSE_S
         while True:
             try:
-                first = await self._consumer.beginning_offsets([self._tp])
-                end = await self._consumer.end_offsets([self._tp])
+                first = await _finished(self._consumer.beginning_offsets([self._tp]))
+                end = await _finished(self._consumer.end_offsets([self._tp]))
             except KafkaError as error:
                 log.warning("no offsets of %s, trying again in %.1f s: %s", self._tp, pause_s, type(error).__name__)
                 await asyncio.sleep(pause_s)
@@ -198,12 +200,24 @@ class _KafkaPort:
     async def commit(self, offset: int) -> bool:
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await self._consumer.commit({self._tp: offset})
+                await _finished(self._consumer.commit({self._tp: offset}))
         except (CommitFailedError, IllegalStateError, RebalanceInProgressError):
             return False
         except (KafkaError, TimeoutError) as error:
             log.info("offset %d of %s is not committed: %s", offset, self._tp, type(error).__name__)
         return True
+
+
+async def _finished(request: Coroutine[Any, Any, T]) -> T:
+    """Cancelled, it still lets the client finish for a moment: aiokafka forgets a connection that is cut off in the making."""
+    task = asyncio.create_task(request)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=CANCEL_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:
