@@ -64,7 +64,11 @@ def as_text(data: bytes, *, complete: bool = True) -> tuple[str, Literal["utf-8"
     except UnicodeDecodeError as error:
         if not complete and error.reason == "unexpected end of data":
             return data[: error.start].decode("utf-8"), "utf-8"
-        return b64encode(data).decode("ascii"), "base64"
+        return as_base64(data)
+
+
+def as_base64(data: bytes) -> tuple[str, Literal["base64"]]:
+    return b64encode(data).decode("ascii"), "base64"
 
 
 def compress(data: bytes) -> bytes:
