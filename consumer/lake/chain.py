@@ -15,7 +15,7 @@ from datetime import datetime
 
 from clearpane.contract.lake import Place, head_key, parse_key
 from clearpane.contract.records import Row
-from clearpane.store import AlreadyExists, NotFound, Store
+from clearpane.store import AlreadyExists, NotFound, Store, StoreUnavailable
 from consumer import metrics
 from consumer.lake import index, listing
 from consumer.lake.draft import Derivation, Draft, compose, row_of
@@ -101,11 +101,8 @@ class Chain:
         """True: the object is ours. False: another's, adopted."""
         key = draft.place.key("calls")
         while True:
-            try:
-                await certain(lambda: self._store.create(key, draft.data), "create")
+            if await certain(lambda: _claim(self._store, key, draft.data), "create"):
                 return True
-            except AlreadyExists:
-                pass
             try:
                 found = await certain(lambda: self._store.get(key), "get")
             except NotFound:
@@ -162,6 +159,20 @@ class Chain:
         self.tail = self.tail.after(seen.manifest, key, seen.second_copies, seen.ingested_ms)
         metrics.objects_adopted.inc()
         log.info("adopted %s: another writer was first; going on at %d", key, self.tail.end)
+
+
+async def _claim(store: Store, key: str, data: bytes) -> bool:
+    """True: created. False: the key is taken, perhaps by our own earlier try. Raises StoreUnavailable."""
+    try:
+        await store.create(key, data)
+    except AlreadyExists:
+        return False
+    except StoreUnavailable:
+        # A server may refuse a large body by hanging up on it: the same request would be in doubt for ever.
+        if await store.size(key) is None:
+            raise
+        return False
+    return True
 
 
 async def _object(store: Store, place: Place) -> bytes:
