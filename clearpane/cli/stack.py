@@ -65,57 +65,62 @@ class Stack:
         await self._stack.aclose()
 
     async def _start(self) -> None:
+        """All addresses are taken first, then all processes started at once; they stop in the order of the records' way."""
         self._metrics = self._stack.enter_context(admin.metrics_directory())
-        await self._start_admin(self._metrics)
-        environment = {admin.METRICS_DIRECTORY: self._metrics}
+        await self._start_admin()
+        intake = self._take_intake() if self._consumer and self.settings.intake is not None else None
+        listener = self._take_port() if self._proxy else None
+        groups: list[list[Role]] = []
         if self._consumer:
-            await self._start_consumer(environment)
-        if self._proxy:
-            await self._start_proxy(environment)
+            sockets = {} if intake is None else {"intake": intake.fileno()}
+            groups.append([self._role("consumer", "consumer.service", sockets, _CONSUMER_STOP_S, watch=self._watch is not None)])
+        if self._proxy and not self.settings.spool_only:
+            groups.append([self._role("shipper", "proxy.shipper", {}, _SHIPPER_STOP_S)])
+        if listener is not None:
+            groups.append(self._workers(listener))
+        for roles in groups:
+            self._start_children(roles)
+        if listener is not None:
+            # Ours is closed before the workers are stopped: a new connection is then refused, not left waiting.
+            self._stack.callback(listener.close)
+        for child in self.children:
+            await child.until_ready()
 
-    async def _start_admin(self, directory: str) -> None:
+    async def _start_admin(self) -> None:
         host, port = split_host_port(self.settings.admin or (PROXY_ADMIN if self._proxy else CONSUMER_ADMIN))
-        port_of_metrics = admin.Admin(directory, self.ready)
+        port_of_metrics = admin.Admin(self._metrics, self.ready)
         await port_of_metrics.start(host, port)
         self._stack.push_async_callback(port_of_metrics.stop)
 
-    async def _start_consumer(self, environment: dict[str, str]) -> None:
-        sockets: dict[str, int] = {}
-        if self.settings.intake is not None:
-            listener = self._listen(_address_of(self.settings.intake))
-            sockets["intake"] = listener.fileno()
-            host, port = listener.getsockname()[:2]
-            if self._proxy:  # the port may have been chosen by the system
-                self.settings = dataclasses.replace(self.settings, intake=f"http://{host}:{port}")
-        role = self._role("consumer", "consumer.service", environment, sockets, _CONSUMER_STOP_S, watch=self._watch is not None)
-        await self._start_children([role])
+    def _take_intake(self) -> socket.socket:
+        assert self.settings.intake is not None
+        listener = self._listen(_address_of(self.settings.intake))
+        host, port = listener.getsockname()[:2]
+        if self._proxy:  # the port may have been chosen by the system
+            self.settings = dataclasses.replace(self.settings, intake=f"http://{host}:{port}")
+        return listener
 
-    async def _start_proxy(self, environment: dict[str, str]) -> None:
+    def _take_port(self) -> socket.socket:
         self.settings.data.mkdir(parents=True, exist_ok=True)
         listener = self._listen(self.settings.listen)
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        if not self.settings.spool_only:
-            await self._start_children([self._role("shipper", "proxy.shipper", environment, {}, _SHIPPER_STOP_S)])
+        return listener
+
+    def _workers(self, listener: socket.socket) -> list[Role]:
         pepper = self.settings.key_pepper or keys.kept_secret(self.settings.data, "pepper")
         timeout_s = self.settings.grace_s + _WORKER_EXTRA_S
-        sockets = {"listen": listener.fileno()}
-        workers = [
-            self._role(f"worker {number}", "proxy.worker", environment, sockets, timeout_s, pepper=pepper)
+        return [
+            self._role(f"worker {number}", "proxy.worker", {"listen": listener.fileno()}, timeout_s, pepper=pepper)
             for number in range(self.settings.workers)
         ]
-        # Ours is closed before the workers are stopped: a new connection is then refused, not left waiting.
-        await self._start_children(workers)
-        self._stack.callback(listener.close)
 
-    def _role(
-        self, name: str, module: str, environment: dict[str, str], sockets: dict[str, int], stop_timeout_s: float, **switches: Any
-    ) -> Role:
+    def _role(self, name: str, module: str, sockets: dict[str, int], stop_timeout_s: float, **switches: Any) -> Role:
         handover = Handover(settings=self.settings, sockets=sockets, switches=switches)
+        environment = {admin.METRICS_DIRECTORY: self._metrics}
         return Role(name=name, module=module, handover=handover, environment=environment, stop_timeout_s=stop_timeout_s)
 
-    async def _start_children(self, roles: list[Role]) -> None:
-        """All at once; ready when all are; stopped together."""
+    def _start_children(self, roles: list[Role]) -> None:
         children = [Child(role, self._heard) for role in roles]
         self.children += children
 
@@ -123,8 +128,6 @@ class Stack:
             await asyncio.gather(*(child.stop() for child in children))
 
         self._stack.push_async_callback(stop)
-        for child in children:
-            await child.until_ready()
 
     def _heard(self, child: Child, event: dict[str, Any]) -> None:
         if event.get("event") == "call" and self._watch is not None:
