@@ -1,4 +1,4 @@
-"""Derivation: one envelope -> what a record says beyond it. Pure; `derive` never raises, whatever the bodies hold.
+"""Derivation: one envelope -> what a record says beyond it. Pure; no content of a body makes `derive` raise.
 
     model             as answered, else as requested; with model_requested, and model_version (OpenAI's system fingerprint)
     provider_family   streamed
@@ -42,14 +42,10 @@ def prepare() -> PriceBook:
 
 
 def derive(envelope: Envelope, book: PriceBook) -> dict[str, Any]:
-    """The record's `derived` group; its shape stands at the top of this module."""
-    try:
-        read = reading.read(envelope)
-        metered = metering.meter(read)
-        return _derived(read, metered, costing.charge(read, metered, book))
-    except Exception as error:  # noqa: BLE001 - a record that breaks us must not stop its log: it is kept, and says so
-        read = Reading({}, error=f"derivation failed: {type(error).__name__}")
-        return _derived(read, Metered(None, "unknown", reason=read.error), Cost(source="unknown", reason=read.error))
+    """The record's `derived` group; its shape stands at the top of this module. What it raises is a mistake of ours."""
+    read = reading.read(envelope)
+    metered = metering.meter(read)
+    return _derived(read, metered, costing.charge(read, metered, book))
 
 
 def _derived(read: Reading, metered: Metered, cost: Cost) -> dict[str, Any]:

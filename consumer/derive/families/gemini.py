@@ -8,7 +8,7 @@ from typing import Any
 
 from consumer.derive.answer import Answer, Choice
 from consumer.derive.request import Prompt, Request, Turn, params, path_part
-from consumer.derive.untrusted import Mapping, count, dumps, index, mapping, mappings, short
+from consumer.derive.untrusted import Mapping, count, dumps, index, items, mapping, mappings, short
 from consumer.derive.usage import Leaves, rest
 
 NAME = "gemini"
@@ -54,6 +54,7 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
         for part in mappings(mapping(candidate.get("content")).get("parts")):
             _fold_part(answer, choice, part)
         answer.finish(choice, candidate.get("finishReason"))
+        _count_searches(answer, mappings([candidate.get("groundingMetadata")]))
 
 
 def _fold_part(answer: Answer, choice: Choice, part: Mapping) -> None:
@@ -63,6 +64,14 @@ def _fold_part(answer: Answer, choice: Choice, part: Mapping) -> None:
         tool = choice.tool(len(choice.tools))
         answer.name_tool(tool, call.get("name"), call.get("id"))
         answer.add(tool.arguments, dumps(call.get("args") or {}))
+
+
+def _count_searches(answer: Answer, grounding: list[Mapping]) -> None:
+    """Grounding with Google Search: Gemini 3 is billed per query, earlier models per prompt. At list price, without free quotas."""
+    for each in grounding:
+        if queries := [query for query in items(each.get("webSearchQueries")) if isinstance(query, str) and query]:
+            earlier = (answer.model or "").startswith(("gemini-1", "gemini-2"))
+            answer.web_searches = 1 if earlier else max(answer.web_searches, len(set(queries)))
 
 
 def _tier(usage: Mapping) -> str | None:
