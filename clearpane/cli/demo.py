@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from clearpane.cli import account, script
+from clearpane.cli import account
 from clearpane.cli.account import Recorded
 from clearpane.cli.fake import Entry, FakeProvider
 from clearpane.cli.stack import Stack
@@ -53,43 +54,48 @@ class _Demo:
 
     async def run(self, *, keep: bool) -> int:
         self._say(_BOLD, "Clearpane: a transparent proxy that records every LLM call once\n")
+        # The SDKs take seconds to load; the processes start meanwhile.
+        loading = asyncio.create_task(asyncio.to_thread(importlib.import_module, "clearpane.cli.script"))
         async with FakeProvider() as provider, Stack(_settings(self._folder, provider.url), proxy=True, consumer=True) as stack:
             assert stack.lake is not None
+            await loading
             self._introduce(provider, stack)
             begun = datetime.now(UTC)
-            await self._play(stack.url)
-            calls = await self._arrived(provider, Store.open(stack.lake), begun)
-            problems = account.differences(provider.ledger.entries, calls)
+            failures = await self._play(stack.url)
+            calls = await self._arrived(provider.ledger.entries, Store.open(stack.lake), begun)
+            problems = failures + account.differences(provider.ledger.entries, calls)
             problems += [f"verify: {finding.detail}" for finding in (await verify.verify(Store.open(stack.lake))).findings]
             self._show(calls)
             self._settle(provider.ledger.entries, problems)
             if not problems:
                 self._open_one(calls)
-            self._point_on(stack, calls)
+            self._point_on(stack, calls, provider.ledger.entries)
             if keep:
                 await self._wait(stack)
         return 1 if problems else 0
 
     def _introduce(self, provider: FakeProvider, stack: Stack) -> None:
         self._say(_PLAIN, f"  fake provider  {provider.url}   speaks OpenAI and Anthropic")
-        self._say(_PLAIN, f"  proxy          {stack.url}   the base_url of the SDKs, and all they change")
+        self._say(_PLAIN, f"  proxy          {stack.url}   all that the SDKs change")
         self._say(_PLAIN, f"  lake           {stack.lake}\n")
 
-    async def _play(self, url: str) -> None:
+    async def _play(self, url: str) -> list[str]:
+        from clearpane.cli import script
+
         self._say(_BOLD, f"Three people make {script.CALLS} calls at the same time, with the official SDKs\n")
         async with script.sdks(url) as clients:
-            await script.play(clients, self._tell)
+            return await script.play(clients, self._tell)
 
-    def _tell(self, done: script.Done) -> None:
-        step = done.step
-        print(f"  {self._dye(_GREEN, '✓')} {step.user}  {step.title:<42}{self._dye(_DIM, f'{done.seconds:>6.2f} s')}", flush=True)
+    def _tell(self, user: str, title: str, seconds: float) -> None:
+        print(f"  {self._dye(_GREEN, '✓')} {user:<5}{title:<42}{self._dye(_DIM, f'{seconds:>6.2f} s')}", flush=True)
 
-    async def _arrived(self, provider: FakeProvider, store: Store, begun: datetime) -> list[Recorded]:
+    async def _arrived(self, entries: Sequence[Entry], store: Store, begun: datetime) -> list[Recorded]:
         """The recorded calls, when all that the provider saw are among them; what there is when the time is over."""
+        from clearpane.cli import script
+
         since, opened = time.monotonic(), _Opened(store, begun)
         while True:
             calls = await opened.calls()
-            entries = provider.ledger.entries
             if len(entries) >= script.CALLS and not account.missing(entries, calls):
                 self._say(_PLAIN, f"\nAll {len(calls)} records are in the lake, {time.monotonic() - since:.1f} s after the last call\n")
                 return calls
@@ -112,8 +118,8 @@ class _Demo:
         silent = sum(entry.tokens is None and entry.status < 400 for entry in entries)
         cost = table.money(account.stated(entries))
         self._say(_GREEN, f"✓ each of {len(entries)} calls recorded once; the lake verifies clean")
-        self._say(_GREEN, f"✓ {len(told)} stated their usage: the same tokens and the same {cost}, to the last digit")
-        self._say(_PLAIN, f"~ {silent} did not (no usage asked for, left early): counted, and marked as estimated\n")
+        self._say(_GREEN, f"✓ {len(told)} stated their usage: tokens and {cost} agree to the last digit")
+        self._say(_PLAIN, f"~ {silent} did not (not asked for, or left early): estimated, and marked as such\n")
 
     def _open_one(self, calls: Sequence[Recorded]) -> None:
         """A call with tools: short, and with something to see."""
@@ -121,18 +127,17 @@ class _Demo:
         self._say(_BOLD, "One call in full\n")
         print(show.page(call.record, width=self._width, zone=None, colored=self._colored))
 
-    def _point_on(self, stack: Stack, calls: Sequence[Recorded]) -> None:
+    def _point_on(self, stack: Stack, calls: Sequence[Recorded], entries: Sequence[Entry]) -> None:
         command, lake = _command(), stack.lake
-        first = (calls[0].row["request_id"] if calls else "ID")[: table.SHORT_ID]
         total = sum((call.row["cost_total"] or Decimal(0) for call in calls), Decimal(0))
-        self._say(_BOLD, f"Total cost {table.money(total)}. The files are yours:\n")
+        estimated = table.money(total - account.stated(entries))
+        self._say(_BOLD, f"Total cost {table.money(total)}, {estimated} of it estimated. The files are yours:\n")
         print(f"  {lake}/calls   full records, gzip JSON lines")
         print(f"  {lake}/index   Parquet, one row per call\n")
         self._say(_BOLD, "Next\n")
         print(f"  {command} calls --lake {lake}")
-        print(f"  {command} show --lake {lake} {first}")
         print(f"  {command} query --lake {lake} \\\n    '{_QUERY}'")
-        print(f"  {command} up   # with your own keys: base_url=http://127.0.0.1:8080/openai/v1")
+        print(f"  {command} up\n    with your own keys: base_url=http://127.0.0.1:8080/openai/v1")
 
     async def _wait(self, stack: Stack) -> None:
         stop = asyncio.Event()
