@@ -6,6 +6,7 @@ exists), variables, flags. A field is a setting: its name is the TOML key, `CLEA
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from clearpane import forms
 from clearpane.forms import Malformed
 
 DEFAULT_FILE = "clearpane.toml"
+# A Kubernetes service called `clearpane...` puts these into every pod of its namespace.
+_OF_KUBERNETES = re.compile(r"CLEARPANE(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
 class SettingsError(Exception):
@@ -170,7 +173,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[s
     known = fields()
     found: dict[str, tuple[str, Any]] = {}
     for variable, value in environ.items():
-        if not variable.startswith("CLEARPANE_") or variable == "CLEARPANE_CONFIG":
+        if not variable.startswith("CLEARPANE_") or variable == "CLEARPANE_CONFIG" or _OF_KUBERNETES.fullmatch(variable):
             continue
         name = variable.removeprefix("CLEARPANE_").lower()
         if name in known:
