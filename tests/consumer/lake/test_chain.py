@@ -1,0 +1,153 @@
+"""Single steps of the protocol, each named after what happened to the store."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from clearpane.contract.lake import head_key
+from clearpane.store import Store, StoreDenied, StoreUnavailable
+from consumer.lake import patience
+from consumer.lake.chain import Chain, Lake
+from consumer.lake.draft import Derivation
+from consumer.lake.messages import Message, decode
+from consumer.lake.pending import Limits, Pending
+from consumer.lake.probe import NotConditional, prove
+from consumer.lake.tail import ChainBroken, Tail
+
+Make = Callable[..., dict[str, Any]]
+LOG = "k-t-0-0"
+NOW_MS = 1_795_228_200_000
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "lake") if request.param == "folder" else request.getfixturevalue("s3_lake")
+
+
+@pytest.fixture
+def make_lake(derivation: Derivation) -> Callable[[Store], Lake]:
+    return lambda store: Lake(store=store, derivation=derivation, limits=Limits(records_max=1000, bytes_max=64 << 20))
+
+
+async def opened(lake: Lake) -> Chain:
+    async def genesis() -> int:
+        return 0
+
+    return await Chain.open(lake, LOG, genesis=genesis)
+
+
+def pending(end: int, envelopes: list[dict[str, Any]]) -> Pending:
+    found = Pending(end=end)
+    for number, e in enumerate(envelopes):
+        found.add(end + number, decode(Message(end + number, NOW_MS, orjson.dumps(e))))
+    return found
+
+
+class Wrapped(Store):
+    """The real store, and a hook before each create."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(Store.open(address)._backend)
+        self.lose = 0
+        self.deny = 0
+
+    async def create(self, key: str, data: bytes) -> None:
+        if self.deny:
+            self.deny -= 1
+            raise StoreDenied("403")
+        await super().create(key, data)
+        if self.lose and key.startswith("calls/"):
+            self.lose -= 1
+            raise StoreUnavailable("the answer was lost")
+
+
+async def test_a_lost_answer_is_recognised(address: str, make_lake: Callable[[Store], Lake], envelope: Make) -> None:
+    store = Wrapped(address)
+    chain = await opened(make_lake(store))
+    store.lose = 1
+    await chain.append(pending(0, [envelope(), envelope()]))
+    await chain.append(pending(2, [envelope()]))
+    assert chain.tail.end == 3
+    assert len(await store.list("calls/")) == 2
+
+
+async def test_the_loser_of_a_race_adopts(address: str, make_lake: Callable[[Store], Lake], envelope: Make) -> None:
+    """Large enough that a server may hang up on the loser instead of answering."""
+    lake = make_lake(Store.open(address))
+    text = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(400_000))
+    big = [envelope(policy={"text": text[n:] + text[:n]}) for n in range(6)]
+    one, other = await opened(lake), await opened(lake)
+    await one.append(pending(0, big[:4]))
+    await other.append(pending(0, big))
+    assert other.tail.end == 6
+    assert [len(await lake.store.list(f"{kind}/")) for kind in ("calls", "index")] == [2, 2]
+    again = await opened(lake)
+    assert again.tail == other.tail
+
+
+async def test_denied_is_an_alarm_and_never_a_yes(
+    address: str, make_lake: Callable[[Store], Lake], envelope: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "DENIED_PAUSE_S", 0.01)
+    store = Wrapped(address)
+    chain = await opened(make_lake(store))
+    store.deny = 3
+    with caplog.at_level(logging.ERROR):
+        await chain.append(pending(0, [envelope()]))
+    assert caplog.text.count("give its credentials the right") == 3
+    assert len(await store.list("calls/")) == 1
+
+
+async def test_two_that_begin_together_begin_one_chain(address: str, make_lake: Callable[[Store], Lake]) -> None:
+    async def first() -> int:
+        return 3
+
+    async def later() -> int:
+        return 9
+
+    lake = make_lake(Store.open(address))
+    one, other = await Chain.open(lake, LOG, genesis=first), await Chain.open(lake, LOG, genesis=later)
+    assert (one.tail.end, other.tail.end) == (3, 3)
+
+
+async def test_a_foreign_object_stops_the_log(tmp_path: Path, make_lake: Callable[[Store], Lake], envelope: Make) -> None:
+    store = Store.open(str(tmp_path))
+    lake = make_lake(store)
+    one, other = await opened(lake), await opened(lake)
+    await one.append(pending(0, [envelope()]))
+    (entry,) = await store.list("calls/")
+    data = await store.get(entry.key)
+    for broken in (b"", b"something", data[:-20], data[:-1] + b"x", data.replace(LOG.encode(), b"k-u-0-0")):
+        await store.put(entry.key, broken)
+        with pytest.raises(ChainBroken):
+            await other.append(pending(0, [envelope()]))
+    await store.put(entry.key, data)
+    await other.append(pending(0, [envelope(), envelope()]))
+    assert other.tail.end == 2
+
+
+async def test_a_damaged_head_says_what_to_do(tmp_path: Path, make_lake: Callable[[Store], Lake]) -> None:
+    store = Store.open(str(tmp_path))
+    for broken in (b"", b"[]", b"{}", b'{"log":1}', Tail(log="k-other-0-0", genesis=0, end=0).to_json()):
+        await store.put(head_key(LOG), broken)
+        with pytest.raises(ChainBroken, match="delete it"):
+            await opened(make_lake(store))
+
+
+async def test_the_probe_accepts_what_is_conditional(address: str) -> None:
+    store = Store.open(address)
+    await prove(store)
+    assert await store.list("probe/") == []
+
+
+async def test_the_probe_refuses_what_is_not(address: str) -> None:
+    class Liar(Store):
+        async def create(self, key: str, data: bytes) -> None:
+            await self.put(key, data)
+
+    with pytest.raises(NotConditional, match="If-None-Match"):
+        await prove(Liar(Store.open(address)._backend))
