@@ -4,6 +4,8 @@ Idempotent producers of aiokafka never give up on a batch, hang when they are st
 stay broken after one refusal. So nothing here waits without a deadline, and no producer outlives a doubt.
 """
 
+# ruff: noqa: SLF001 - a producer that does not stop can only be taken apart from inside
+
 import asyncio
 import contextlib
 import logging
@@ -114,6 +116,7 @@ class Kafka:
                     partition=record.partition,
                     headers=_HEADERS,
                 )
+                future.add_done_callback(lambda late: late.cancelled() or late.exception())  # it may come when nobody asks any more
                 return future
         except MessageSizeTooLargeError:
             return Fate.TOO_LARGE
@@ -195,8 +198,6 @@ def _fate(future: "asyncio.Future[Any] | Fate") -> Fate:
     if isinstance(future, Fate):
         return future
     if not future.done() or future.cancelled():
-        # Its exception, if one comes later, is nobody's any more.
-        future.add_done_callback(lambda late: late.cancelled() or late.exception())
         return Fate.IN_DOUBT
     error = future.exception()
     if error is None:
@@ -205,16 +206,23 @@ def _fate(future: "asyncio.Future[Any] | Fate") -> Fate:
 
 
 async def _break(producer: AIOKafkaProducer) -> None:
-    """What `stop` would not do in time: end its task, close its connections."""
-    task = producer._sender.sender_task  # noqa: SLF001 - there is no other way to it
+    """What `stop` would not do in time: end its task, fail what it holds, close its connections."""
+    task = producer._sender.sender_task
     if task is not None:
         task.cancel()
         await asyncio.wait({task}, timeout=_STOP_TIMEOUT_S)
-    # Else whatever waits for these batches waits for ever.
-    producer._message_accumulator.fail_all(ConnectionError())  # noqa: SLF001
+    _fail_batches(producer._message_accumulator)
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_STOP_TIMEOUT_S):
             await producer.client.close()
+
+
+def _fail_batches(accumulator: Any) -> None:
+    """Else `stop`, which was cancelled but has a task that waits for them, never ends."""
+    batches = [batch for waiting in accumulator._batches.values() for batch in waiting] + list(accumulator._pending_batches)
+    accumulator.fail_all(ConnectionError())
+    for batch in batches:
+        batch._drain_waiter.exception()  # looked at, so that nothing is said of it
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -145,8 +145,8 @@ class _Service:
         for tail, _ in self._tails.values():
             tail.hurry()
         until_s = loop.time() + _DRAIN_TIMEOUT_S
-        while loop.time() < until_s and not all(tail.idle or task.done() for tail, task in self._tails.values()):
-            await asyncio.sleep(_DRAIN_POLL_S)  # noqa: ASYNC110 - what it waits for is a state of many parts
+        while loop.time() < until_s and not all(tail.idle or task.done() for tail, task in self._tails.values()):  # noqa: ASYNC110
+            await asyncio.sleep(_DRAIN_POLL_S)
         self._stopping.set()
         tasks = {task for _, task in self._tails.values()}
         if tasks:

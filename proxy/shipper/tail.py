@@ -16,7 +16,8 @@ from proxy.shipper.post import Intake
 from proxy.shipper.posting import Posting
 from proxy.shipper.publishing import Publishing
 from proxy.shipper.records import Records, Wanted
-from proxy.shipper.tracker import Call, Path as Way
+from proxy.shipper.tracker import Call
+from proxy.shipper.tracker import Path as Way
 from proxy.spool import (
     ADMITTED,
     COMPLETED,
@@ -93,6 +94,8 @@ class Tail:
         return self._ledger.bytes
 
     def hurry(self) -> None:
+        """What is there is sent without being collected; `idle` means from now on that a look at the spool found nothing."""
+        self._moved = True
         if self._posting:
             self._posting.hurry()
 
@@ -146,7 +149,7 @@ class Tail:
             frames = await asyncio.to_thread(self._reader.read, _READ_FRAMES_MAX, _READ_BYTES_MAX)
         except SpoolDamaged as error:
             metrics.DISK_ERRORS.inc()
-            log.error("spool %s cannot be read: %s", self.folder.name, error)
+            log.warning("spool %s cannot be read: %s", self.folder.name, error)
             await asyncio.sleep(_RETRY_S)
             return False
         metrics.CORRUPT.inc(self._reader.corrupt_bytes - self._corrupt_bytes)
@@ -181,7 +184,7 @@ class Tail:
         try:
             gap = tracker.see_gap(frame)
         except (ValueError, TypeError, KeyError):
-            log.error("spool %s: a gap's frame cannot be read", self.folder.name)
+            log.warning("spool %s: a gap's frame cannot be read", self.folder.name)
             return
         if tracker.is_new(frame):
             metrics.COMPLETED.inc(gap.count)
