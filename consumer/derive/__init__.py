@@ -61,7 +61,7 @@ def _derived(read: Reading, metered: Metered, cost: Cost) -> dict[str, Any]:
         "params": read.request.params,
         "answer": answers.record(read.answer),
         "finish_reasons": [choice.finish_reason for _, choice in sorted(read.answer.choices.items()) if choice.finish_reason],
-        "error_code": read.answer.error_code,
+        "error_code": read.answer.error_code if read.response.get("end") != "rejected" else None,  # then it is the proxy's own
         "service_tier": read.answer.service_tier or read.request.service_tier,
         "usage": _usage(read, metered),
         "cost": cost.record(),

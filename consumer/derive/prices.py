@@ -46,6 +46,9 @@ _PROVIDERS = {
     "zai": "zai",
 }
 _SELF_HOSTED = {"ollama", "vllm"}
+# Who makes models of its own. Behind an upstream of unknown provider (a gateway of the company's, say) a model is
+# priced at its maker's, if exactly one of these knows it, and the record says that this was assumed.
+_MAKERS = ("openai", "anthropic", "google", "mistral", "cohere", "deepseek", "x-ai")
 
 # Leaf -> the book's price keys, the first that has a price counts.
 _KEYS = {
@@ -86,7 +89,7 @@ class Charge:
 class Cost:
     """USD. `total` is input, output and tools together; all null, with a reason, when unknown."""
 
-    source: str  # provider, book, unknown
+    source: str  # provider, book, assumed (by the book, the provider guessed from the model's name), unknown
     input: Decimal | None = None
     output: Decimal | None = None
     tools: Decimal | None = None
@@ -160,7 +163,7 @@ class PriceBook:
         made = sum((rate * getattr(leaves, leaf) for leaf, rate in rates.items() if leaf not in INPUT), Decimal(0)) / _MILLION
         tools = _tools(prices, charge)
         return Cost(
-            source="book",
+            source="book" if charge.provider else "assumed",
             input=given,
             output=made,
             tools=tools,
@@ -187,17 +190,25 @@ class PriceBook:
         return rates
 
     def _model(self, charge: Charge) -> tuple[Provider, ModelInfo]:
-        if charge.provider is None:
-            raise Unpriced("no provider is known for this upstream")
         if charge.provider in _SELF_HOSTED:
             raise Unpriced(f"{charge.provider} is self-hosted: no price")
         if charge.model is None:
             raise Unpriced("no model is known")
+        if charge.provider is None:
+            return self._made_by(charge.model)
         known = _PROVIDERS.get(charge.provider)
         found = self._find(known, charge.model) if known else None
         if found is None:
             raise Unpriced(f"no price for model {charge.model} at provider {charge.provider}")
         return found
+
+    def _made_by(self, model: str) -> tuple[Provider, ModelInfo]:
+        found = [known for maker in _MAKERS if (known := self._find(maker, model)) and known[1] in known[0].models]
+        if len(found) > 1:  # Google resells Claude
+            found = [(maker, info) for maker, info in found if maker.model_match is not None and maker.model_match.is_match(model)]
+        if len(found) != 1:
+            raise Unpriced(f"no provider is known for this upstream, and model {model} tells none")
+        return found[0]
 
     def _search(self, provider_id: str, model: str) -> tuple[Provider, ModelInfo] | None:
         provider = next((each for each in self._providers if each.id == provider_id), None)

@@ -186,9 +186,14 @@ def test_embeddings_larger_than_what_is_kept(make: Any, book: PriceBook) -> None
         ({"error": "boom"}, "chat", None),
     ],
 )
-def test_error_codes(body: Any, operation: str, code: str | None, make: Any, book: PriceBook) -> None:
+def test_error_codes_of_the_provider(body: Any, operation: str, code: str | None, make: Any, book: PriceBook) -> None:
     derived = derive(make(body, operation=operation, status=400), book)
     assert (derived["error_code"], derived["usage"]["reason"], derived["parse_error"]) == (code, "error answer", None)
+
+
+def test_the_proxy_s_own_error_is_no_code_of_the_provider(make: Any, book: PriceBook) -> None:
+    body = {"error": {"type": "clearpane_proxy", "code": "no_route", "message": "no upstream"}}
+    assert derive(make(body, status=400, end="rejected"), book)["error_code"] is None
 
 
 @pytest.mark.parametrize("model", ["o3", "gpt-5-mini"])

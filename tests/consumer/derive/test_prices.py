@@ -71,9 +71,19 @@ TEN = Leaves(input_tokens=10, output_tokens=10)
 
 
 @pytest.mark.parametrize(
+    ("model", "priced_as"),
+    [("gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini"), ("claude-sonnet-4-5", "anthropic/claude-sonnet-4-5"), ("grok-3", "x-ai/grok-3")],
+)
+def test_behind_an_unknown_upstream_a_model_is_priced_at_its_makers_and_that_is_said(model: str, priced_as: str) -> None:
+    cost = PriceBook().price(TEN, charge(None, model))
+    assert (cost.source, cost.priced_as) == ("assumed", priced_as)
+    assert cost.total is not None
+
+
+@pytest.mark.parametrize(
     ("asked", "leaves", "reason"),
     [
-        (charge(None, "gpt-4o"), TEN, "no provider is known for this upstream"),
+        (charge(None, "llama-3.1-8b"), TEN, "no provider is known for this upstream, and model llama-3.1-8b tells none"),
         (charge("vllm", "gpt-4o"), TEN, "vllm is self-hosted: no price"),
         (charge("openai", None), TEN, "no model is known"),
         (charge("nobody", "gpt-4o"), TEN, "no price for model gpt-4o at provider nobody"),
@@ -108,6 +118,12 @@ def test_a_tier_priced_only_from_a_date_on_is_unknown_before_it() -> None:
     assert BOOK.price(TEN, early).reason == "no price for service_tier=flex of model gpt-5 at openai"
     late = BOOK.price(TEN, Charge(provider="openai", model="gpt-5", at=AT, service_tier="flex"))
     assert (late.variant, late.rates["output_tokens"]) == ("service_tier=flex", Decimal(5))
+
+
+@pytest.mark.parametrize(("cached", "rate"), [(99_999, "3"), (100_000, "3"), (100_001, "6")])
+def test_the_long_context_price_begins_above_its_start_and_counts_cached_tokens(cached: int, rate: str) -> None:
+    cost = BOOK.price(Leaves(input_tokens=100_000, cache_read_tokens=cached), charge("anthropic", "claude-sonnet-4-5"))
+    assert cost.rates["input_tokens"] == Decimal(rate)
 
 
 def test_fast_mode_has_its_own_price() -> None:

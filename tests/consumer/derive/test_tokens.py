@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.derive import tokens
+from consumer.derive import prepare, tokens
 
 # Counts that anyone can repeat with tiktoken.
 KNOWN = [
@@ -73,6 +73,18 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, monkeypatch: p
         tokens.load("cl100k_base")
     assert file.read_bytes() == damaged
     assert tokens.load("o200k_base")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_prepare_finds_a_damaged_file_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare().version.startswith("genai-prices ")
+    tokens.load.cache_clear()
+    (tmp_path / "encodings").mkdir()
+    for file, *_ in tokens._KNOWN.values():
+        (tmp_path / "encodings" / file).write_bytes(b"aGVsbG8= 0\n")
+    monkeypatch.setattr(tokens, "files", lambda package: tmp_path)
+    with pytest.raises(tokens.EncodingDamaged, match="install clearpane again"):
+        prepare()
 
 
 def test_the_notice_lies_beside_the_files() -> None:
