@@ -119,8 +119,8 @@ class Chain:
         """Ours: index, then head, so that a head never points past a missing index."""
         began = time.monotonic()
         key = draft.place.key("calls")
-        self._ledger.note(draft.place, draft.ids)
-        self.tail = self.tail.after(draft.manifest, key, draft.second_copies, draft.ingested_ms)
+        self._ledger.note(draft.place, draft.written.ids)
+        self.tail = self.tail.after(draft.manifest, key, draft.written)
         metrics.objects_written.inc()
         metrics.object_bytes.inc(len(draft.data))
         metrics.records_stored.inc(draft.manifest.count - draft.poison)
@@ -150,13 +150,13 @@ class Chain:
 
     async def _adopt(self, place: Place, data: bytes) -> None:
         key = place.key("calls")
-        seen = await asyncio.to_thread(inspect, data, key)
-        check_follows(seen.manifest, key, self.tail)
+        manifest, written = await asyncio.to_thread(inspect, data, key)
+        check_follows(manifest, key, self.tail)
         if await certain(lambda: self._store.size(place.key("index")), "get") is None:
             made = await asyncio.to_thread(index.index_of, data, key, lambda record: row_of(record, self._lake.derivation))
             await certain(lambda: self._store.put(place.key("index"), made), "index")
-        self._ledger.note(place, seen.ids)
-        self.tail = self.tail.after(seen.manifest, key, seen.second_copies, seen.ingested_ms)
+        self._ledger.note(place, written.ids)
+        self.tail = self.tail.after(manifest, key, written)
         metrics.objects_adopted.inc()
         log.info("adopted %s: another writer was first; going on at %d", key, self.tail.end)
 
@@ -219,11 +219,11 @@ async def _an_hour_back(store: Store, found: list[Place]) -> tuple[Place, str | 
     newest_ms = 0
     for place in reversed(found):
         key = place.key("calls")
-        seen = await asyncio.to_thread(inspect, await _object(store, place), key)
-        newest_ms = newest_ms or seen.ingested_ms
-        if 0 < seen.ingested_ms < newest_ms - REWRITTEN_KEPT_MS:
+        manifest, written = await asyncio.to_thread(inspect, await _object(store, place), key)
+        newest_ms = newest_ms or written.ingested_ms
+        if 0 < written.ingested_ms < newest_ms - REWRITTEN_KEPT_MS:
             break
-    return place, seen.manifest.previous_sha256
+    return place, manifest.previous_sha256
 
 
 def _hour_of(tail: Tail) -> datetime | None:

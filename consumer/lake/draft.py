@@ -17,7 +17,7 @@ from consumer import metrics
 from consumer.lake import index
 from consumer.lake.messages import Candidate
 from consumer.lake.pending import Cut
-from consumer.lake.tail import Tail
+from consumer.lake.tail import Tail, Written
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,7 @@ class Draft:
     data: bytes
     index: bytes
     rows: list[Row]
-    ids: list[str]
-    second_copies: list[str]
-    ingested_ms: int
+    written: Written
     poison: int
 
 
@@ -70,10 +68,18 @@ def compose(tail: Tail, cut: Cut, fresh: list[Candidate], nonce: str, derivation
         data=head + content,
         index=index.parquet(rows),
         rows=rows,
-        ids=[c.request_id for c in fresh if c.request_id],
-        second_copies=[c.request_id for c in fresh if c.request_id and c.attempt > 1],
-        ingested_ms=int(now.timestamp() * 1000),
+        written=_written(fresh, int(now.timestamp() * 1000)),
         poison=sum(c.envelope is None for c in fresh),
+    )
+
+
+def _written(fresh: list[Candidate], now_ms: int) -> Written:
+    calls = [(c.request_id, c) for c in fresh if c.request_id is not None]
+    return Written(
+        ids=[name for name, _ in calls],
+        second_copies=[name for name, c in calls if c.attempt > 1],
+        ingested_ms=now_ms,
+        last_offset=calls[-1][1].offset if calls else None,
     )
 
 

@@ -1,21 +1,12 @@
 """What an object in calls/ says, checked against itself. Pure."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from clearpane.contract import members
 from clearpane.contract.members import Manifest, NotAnObject
 from consumer.lake import index
-from consumer.lake.tail import ChainBroken, Tail
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    manifest: Manifest
-    ids: list[str]
-    second_copies: list[str]
-    ingested_ms: int  # 0: an object without records
+from consumer.lake.tail import ChainBroken, Tail, Written
 
 
 def manifest_of(data: bytes, key: str) -> Manifest:
@@ -26,7 +17,7 @@ def manifest_of(data: bytes, key: str) -> Manifest:
         raise ChainBroken(f"{key} is not an object of ours: {error}") from error
 
 
-def inspect(data: bytes, key: str) -> Inspection:
+def inspect(data: bytes, key: str) -> tuple[Manifest, Written]:
     """Raises ChainBroken for a damaged object."""
     manifest = manifest_of(data, key)
     try:
@@ -37,11 +28,11 @@ def inspect(data: bytes, key: str) -> Inspection:
     if members.digest(content) != manifest.sha256 or len(records) != manifest.count:
         raise ChainBroken(f"{key} is damaged: its digest or count differs")
     calls = [record for record in records if record.get("request_id")]
-    return Inspection(
-        manifest=manifest,
+    return manifest, Written(
         ids=[record["request_id"] for record in calls],
         second_copies=[record["request_id"] for record in calls if record.get("attempt", 1) > 1],
         ingested_ms=max((_ingested_ms(record) for record in records), default=0),
+        last_offset=calls[-1]["lake"]["offset"] if calls else None,
     )
 
 

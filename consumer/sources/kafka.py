@@ -74,6 +74,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._settings = settings
         self._bytes_max = bytes_max
         self._consumer: Any = None
+        self._leaving = False  # a join under way may still be answered: nothing is begun any more
         self._partitions: dict[TopicPartition, Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pace = Pace(flush_s=settings.flush_seconds, gate=asyncio.Semaphore(WRITES_AT_ONCE))
@@ -90,6 +91,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
                 self._regulate()
                 self._measure()
         finally:
+            self._leaving = True
             await self._drop()
             try:
                 async with asyncio.timeout(STOP_S):
@@ -103,6 +105,8 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Nothing is fetched before the lake has said from where: until then each stands paused at a place of no meaning."""
+        if self._leaving:
+            return
         for tp in assigned:
             self._consumer.seek(tp, 0)
             self._consumer.pause(tp)

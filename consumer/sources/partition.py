@@ -18,6 +18,10 @@ from consumer.lake.tail import ChainBroken
 log = logging.getLogger(__name__)
 
 
+_MADE_AGAIN = "the topic was deleted and made again, or lost data. If that was meant, raise `incarnation` to begin a new chain"
+BROKEN_PAUSE_S = 30.0
+
+
 class Port(Protocol):
     """One partition as the group's member sees it. No method raises but Revoked."""
 
@@ -61,6 +65,7 @@ class Partition:
         self._arrived_bytes = 0
         self._pending = Pending(end=0)
         self._wake = asyncio.Event()
+        self._witness: tuple[int, str] | None = None  # (offset, request id) that Kafka must still have
         self._reopen = False
 
     @property
@@ -84,7 +89,7 @@ class Partition:
         """Until revoked, or until a person is needed. Can be cancelled at any point."""
         try:
             while True:
-                await self._live()
+                await self._surely()
         except Revoked:
             return
         except (OutOfRange, ChainBroken) as error:
@@ -96,6 +101,17 @@ class Partition:
             finally:
                 metrics.partitions_stopped.dec()
 
+    async def _surely(self) -> None:
+        """A defect that shows in one partition is alarmed and tried again there; the others go on."""
+        try:
+            await self._live()
+        except (Revoked, OutOfRange, ChainBroken):
+            raise
+        except Exception:
+            log.exception("%s broke, beginning again from its tail in %.0f s", self.log_name, BROKEN_PAUSE_S)
+            self._forget()
+            await asyncio.sleep(BROKEN_PAUSE_S)
+
     async def _live(self) -> None:
         """From one opening of the chain to the next."""
         self._forget()
@@ -103,7 +119,7 @@ class Partition:
         await self._check_range(chain)
         self._pending = Pending(end=chain.tail.end)
         self.tail = chain.tail.end
-        self._port.begin(chain.tail.end)
+        self._port.begin(self._witness[0] if self._witness is not None else chain.tail.end)
         self.delivering = True
         while not self._reopen:
             await self._collect()
@@ -123,6 +139,7 @@ class Partition:
     def _forget(self) -> None:
         self._hold()
         self._reopen = False
+        self._witness = None
         self._arrived, self._arrived_bytes = [], 0
         self._pending = Pending(end=0)
         self.first_at = None
@@ -132,6 +149,9 @@ class Partition:
 
     async def _check_range(self, chain: Chain) -> None:
         first, end = await self._port.bounds()
+        last_offset, last_id = chain.tail.last_offset, chain.tail.last_id
+        if last_offset is not None and last_id is not None and first <= last_offset < end:
+            self._witness = (last_offset, last_id)
         if chain.tail.end < first:
             await chain.refresh()  # perhaps only the head is behind
         if chain.tail.end < first:
@@ -140,10 +160,16 @@ class Partition:
                 f"Give the topic a longer retention, then raise `incarnation` to go on from {first} in a new chain"
             )
         if chain.tail.end > end:
-            raise OutOfRange(
-                f"the lake holds this partition up to {chain.tail.end}, but Kafka ends at {end}: the topic was deleted and made again, "
-                "or lost data. If that was meant, raise `incarnation` to begin a new chain"
-            )
+            raise OutOfRange(f"the lake holds this partition up to {chain.tail.end}, but Kafka ends at {end}: {_MADE_AGAIN}")
+
+    def _check_witness(self, decoded: list[tuple[int, Candidate | None]]) -> None:
+        """Delivery begins at the last call that is in the lake: only the same topic has it there."""
+        if self._witness is None:
+            return
+        (offset, name), self._witness = self._witness, None
+        found, candidate = decoded[0]
+        if found != offset or candidate is None or candidate.request_id != name:
+            raise OutOfRange(f"the lake has call {name} at offset {offset}, but Kafka has another message there: {_MADE_AGAIN}")
 
     async def _collect(self) -> None:
         """Until what is pending has to be written, or the chain to be opened again."""
@@ -162,7 +188,9 @@ class Partition:
         """Decode what arrived: in a thread, because heartbeats share the loop."""
         while self._arrived:
             messages, self._arrived, self._arrived_bytes = self._arrived, [], 0
-            for offset, candidate in await asyncio.to_thread(_decoded, messages):
+            decoded = await asyncio.to_thread(_decoded, messages)
+            self._check_witness(decoded)
+            for offset, candidate in decoded:
                 self._pending.add(offset, candidate)
                 metrics.started_skipped.inc(candidate is None)
             if self.first_at is None and self._pending.candidates:

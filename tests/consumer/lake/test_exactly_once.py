@@ -276,7 +276,7 @@ class TestEachRuleIsNeeded:
 
     async def test_rewritten_kept(self, envelope: Make, derivation: Derivation, monkeypatch: pytest.MonkeyPatch) -> None:
         real = chains.Tail.after
-        monkeypatch.setattr(chains.Tail, "after", lambda self, m, k, again, ms: real(self, m, k, (), ms))
+        monkeypatch.setattr(chains.Tail, "after", lambda self, m, k, written: real(self, m, k, replace(written, second_copies=[])))
         assert await _broken_share(envelope, derivation) > 0.2
 
 

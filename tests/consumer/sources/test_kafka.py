@@ -43,9 +43,7 @@ class Bench:
             derivation=self.derivation,
             limits=Limits(records_max=records_max, bytes_max=1 << 20),
         )
-        settings = Settings(
-            kafka=self.bootstrap, topic=self.topic, kafka_group=self.group, flush_seconds=flush_s, incarnation=incarnation
-        )
+        settings = Settings(kafka=self.bootstrap, topic=self.topic, kafka_group=self.group, flush_seconds=flush_s, incarnation=incarnation)
         task = asyncio.create_task(KafkaSource(lake, settings).run(lambda: None))
         self.tasks.append(task)
         return task
@@ -193,7 +191,9 @@ async def test_heads_and_indexes_that_are_gone(bench: Bench, envelope: Make) -> 
     assert bench.ids() == Counter(e["request_id"] for e in sent)
 
 
-async def test_a_topic_made_again_stops_the_partition(bench: Bench, envelope: Make, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("later", [4, 200])
+async def test_a_topic_made_again_stops_the_partition(bench: Bench, envelope: Make, caplog: pytest.LogCaptureFixture, later: int) -> None:
+    """Whether it holds less than the lake, or by now more."""
     sent = [envelope() for _ in range(40)]
     first = bench.start()
     await bench.calls(sent)
@@ -205,7 +205,7 @@ async def test_a_topic_made_again_stops_the_partition(bench: Bench, envelope: Ma
     await asyncio.sleep(1)
     await admin.create_topics([NewTopic(bench.topic, num_partitions=PARTITIONS, replication_factor=1)])
     await admin.close()
-    again = [envelope() for _ in range(4)]
+    again = [envelope() for _ in range(later)]
     await asyncio.sleep(1)
     await bench.calls(again)
     with caplog.at_level(logging.ERROR):
@@ -216,13 +216,11 @@ async def test_a_topic_made_again_stops_the_partition(bench: Bench, envelope: Ma
     await bench.stop(second)
     assert len(bench.records()) == 40
     bench.start(incarnation=1)
-    await bench.until(44)
+    await bench.until(40 + later)
     assert bench.ids() == Counter(e["request_id"] for e in sent + again)
 
 
-async def test_retention_that_overtook_us_stops_only_its_partition(
-    bench: Bench, envelope: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_retention_that_overtook_us_stops_only_its_partition(bench: Bench, envelope: Make, caplog: pytest.LogCaptureFixture) -> None:
     first = bench.start()
     await bench.calls([envelope() for _ in range(80)])
     await bench.until(80)
