@@ -57,7 +57,7 @@ COLUMNS: dict[str, Kind] = {
     "cost_input": "decimal",
     "cost_output": "decimal",
     "cost_total": "decimal",  # USD
-    "cost_source": "text",  # provider (stated), book (priced by us), unknown
+    "cost_source": "text",  # provider (stated), book (priced by us), assumed (by us, provider guessed from the model), unknown
     "cost_reason": "text",  # why it is unknown
     "price_version": "text",
     "duration_ms": "number",
