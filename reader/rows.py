@@ -13,7 +13,7 @@ from reader.filter import Filter
 from reader.lake import LakeObject, hours, hours_of, objects, whole_hour
 
 FETCHES_MAX = 16  # index files under way at a time
-ROWS_SORTED_MAX = 50_000  # rows held to be put in order of time
+ROWS_SORTED_MAX = 20_000  # rows held to be put in order of time, and those of one file
 POLL_S = 1.0
 
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
@@ -24,8 +24,9 @@ async def rows(store: Store, wanted: Filter) -> AsyncIterator[Row]:
     (an hour of more than ROWS_SORTED_MAX rows: in stretches of so many). Raises StoreError, DamagedIndex.
     """
     async for hour in hours(store, "index", hours_of(wanted.since, wanted.until)):
-        async for row in _ordered(fetched(store, await objects(store, "index", hour), wanted)):
-            yield row
+        async for batch in _ordered(fetched(store, await objects(store, "index", hour), wanted)):
+            for row in batch:
+                yield row
 
 
 async def newest(store: Store, wanted: Filter, rows_max: int) -> list[Row]:
@@ -54,10 +55,11 @@ async def follow(store: Store, wanted: Filter, *, now: datetime) -> AsyncIterato
     while True:
         polled = hours_between(first, now)
         fresh = [file for hour in polled for file in await objects(store, "index", hour) if file.key not in seen]
-        batch = [row async for row in _ordered(fetched(store, fresh, wanted))]
-        if batch or not begun:
-            yield batch
-        begun, first = True, polled[-1] - timedelta(hours=1)
+        async for batch in _ordered(fetched(store, fresh, wanted)):
+            if batch or not begun:
+                yield batch
+            begun = True
+        first = polled[-1] - timedelta(hours=1)
         seen |= {file.key: file.place.hour for file in fresh}
         seen = {key: hour for key, hour in seen.items() if hour >= first}
         await asyncio.sleep(POLL_S)
@@ -70,37 +72,34 @@ def received_at(row: Row) -> datetime:
     return found or _EPOCH
 
 
-async def _ordered(batches: AsyncIterator[list[Row]]) -> AsyncIterator[Row]:
+async def _ordered(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]]:
+    """By time, in stretches of about ROWS_SORTED_MAX; one at least, if empty."""
     held: list[Row] = []
     async for batch in batches:
         held += batch
-        if len(held) > ROWS_SORTED_MAX:
-            for row in sorted(held, key=received_at):
-                yield row
+        if len(held) >= ROWS_SORTED_MAX:
+            yield sorted(held, key=received_at)
             held = []
-    for row in sorted(held, key=received_at):
-        yield row
+    yield sorted(held, key=received_at)
 
 
-async def fetched(store: Store, files: list[LakeObject], wanted: Filter | None) -> AsyncIterator[list[Row]]:
-    """The rows of each file, in the order of the files, FETCHES_MAX of them under way."""
-    waiting: list[asyncio.Task[list[Row]]] = []
+async def fetched(store: Store, files: list[LakeObject], wanted: Filter) -> AsyncIterator[list[Row]]:
+    """The rows of each file, in the order of the files, the bytes of FETCHES_MAX others under way."""
+    waiting: list[asyncio.Task[bytes | None]] = []
+    keys = [file.key for file in files]
     try:
-        for file in files:
-            waiting.append(asyncio.create_task(_fetch(store, file.key, wanted)))
-            if len(waiting) >= FETCHES_MAX:
-                yield await waiting.pop(0)
-        while waiting:
-            yield await waiting.pop(0)
+        for number, key in enumerate(keys):
+            waiting += [asyncio.create_task(_get(store, ahead)) for ahead in keys[number + len(waiting) : number + FETCHES_MAX]]
+            if (data := await waiting.pop(0)) is not None:
+                yield index.rows(key, data, wanted)
     finally:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _fetch(store: Store, key: str, wanted: Filter | None) -> list[Row]:
+async def _get(store: Store, key: str) -> bytes | None:
     try:
-        data = await store.get(key)
+        return await store.get(key)
     except NotFound:  # the index is being made again, and this file is replaced by another
-        return []
-    return index.rows(key, data, wanted)
+        return None
