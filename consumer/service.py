@@ -47,40 +47,45 @@ async def run(
     each record stored. `sock`: a bound socket for the intake. Raises NothingToDo, NotConditional, StoreDenied,
     UnsafeAddress, OSError (address in use).
     """
-    if settings.lake is None:
-        raise NothingToDo("no lake: set `lake` (CLEARPANE_LAKE, --lake) to a folder or s3://bucket/prefix")
-    if settings.kafka is None and settings.intake is None and sock is None:
-        raise NothingToDo("no source of records: set `kafka` (brokers), `intake` (HOST:PORT to listen on), or both")
-    store = Store.open(settings.lake)
-    await prove(store)
-    lake = Lake(
-        store=store,
-        derivation=_derivation(),
-        limits=Limits(records_max=settings.object_records_max, bytes_max=settings.object_bytes_max),
-        stored=(lambda found: report({"event": "call", "row": _json_ready(found)})) if watch else None,
-    )
-    await _serve(settings, lake, stopped, lambda: report({"event": "ready"}), sock)
-
-
-async def _serve(settings: Settings, lake: Lake, stopped: Awaitable[None], ready: Callable[[], None], sock: socket.socket | None) -> None:
-    intake = Intake(lake, _intake_settings(settings), sock) if settings.intake is not None or sock is not None else None
-    once = _Once(ready)
     stop = asyncio.ensure_future(stopped)
-    kafka = asyncio.create_task(KafkaSource(lake, settings).run(once)) if settings.kafka is not None else None
+    serving = asyncio.create_task(_serve(settings, report, watch, sock))
+    try:
+        await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+    finally:
+        serving.cancel()
+        stop.cancel()
+        await asyncio.gather(serving, stop, return_exceptions=True)
+
+
+async def _serve(settings: Settings, report: Report, watch: bool, sock: socket.socket | None) -> None:
+    """Until cancelled; what was started is stopped, each within its own deadline."""
+    listening = settings.intake is not None or sock is not None
+    lake = await _lake(settings, listening, (lambda row: report({"event": "call", "row": _json_ready(row)})) if watch else None)
+    ready = _Once(lambda: report({"event": "ready"}))
+    intake = Intake(lake, _intake_settings(settings), sock) if listening else None
     try:
         if intake is not None:
             await intake.start()
-            once()
-        ended, _ = await asyncio.wait({task for task in (stop, kafka) if task is not None}, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            task.result()  # of Kafka's, only a defect: the parent starts us again
+            ready()
+        if settings.kafka is not None:
+            await KafkaSource(lake, settings).run(ready)
+        await asyncio.Event().wait()
     finally:
-        running = [task for task in (stop, kafka) if task is not None]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
         if intake is not None:
             await intake.stop()
+
+
+async def _lake(settings: Settings, listening: bool, stored: Callable[[Row], None] | None) -> Lake:
+    if settings.lake is None:
+        raise NothingToDo("no lake: set `lake` (CLEARPANE_LAKE, --lake) to a folder or s3://bucket/prefix")
+    if settings.kafka is None and not listening:
+        raise NothingToDo("no source of records: set `kafka` (brokers), `intake` (HOST:PORT to listen on), or both")
+    store = Store.open(settings.lake)
+    await prove(store)
+    limits = Limits(records_max=settings.object_records_max, bytes_max=settings.object_bytes_max)
+    return Lake(store=store, derivation=_derivation(), limits=limits, stored=stored)
 
 
 class _Once:
