@@ -10,7 +10,8 @@
     usage             {input_tokens ... output_audio_tokens, total_tokens, source, method, reason, stated}
                         source: provider, estimated, unknown (all counts null, with a reason); stated: the block as given
     cost              {input, output, tools, total, currency, source, reason, price_version, priced_as, variant, rates}
-                        decimal strings in USD; source: provider (stated), book (priced by us), unknown (null, with a reason)
+                        decimal strings in USD; source: provider (stated), book (priced by us), assumed (by the book,
+                        the provider guessed from the model), unknown (null, with a reason)
     first_token_ms    tokens_per_second, streams only
     parse_error       what could not be read; it holds no content
 
