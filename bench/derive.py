@@ -122,7 +122,7 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     book = PriceBook()
     print(
-        f"records per second of one core's time; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n"
+        f"per second of one core's time; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n"
     )
     print(f"{'answer':32}{'4 KB':>9}{'32 KB':>9}{'256 KB':>9}")
     for name, form in FORMS.items():
