@@ -16,10 +16,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from clearpane.contract.identifiers import new_request_id, partition_of
 from clearpane.settings import Settings
-from clearpane.store import Store
+from clearpane.store import Store, StoreUnavailable
+from consumer.lake import patience
 from consumer.lake.chain import Lake
 from consumer.lake.draft import Derivation
 from consumer.lake.pending import Limits
+from consumer.sources import kafka
 from consumer.sources.kafka import KafkaSource
 
 pytestmark = pytest.mark.kafka
@@ -238,3 +240,81 @@ async def test_retention_that_overtook_us_stops_only_its_partition(bench: Bench,
         await bench.settled()
     assert len(bench.records()) == 95
     assert f"offsets {ends[0]} to {ends[0] + 2}" in caplog.text
+
+
+class Moody(Store):
+    """A real folder behind a store that can be told to fail."""
+
+    down = False
+
+    async def create(self, key: str, data: bytes) -> None:
+        if Moody.down and key.startswith("calls/"):
+            raise StoreUnavailable("told to")
+        await super().create(key, data)
+
+
+async def test_a_lake_that_is_down_holds_back_and_keeps_its_membership(
+    bench: Bench, envelope: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held is bounded, though far more waits in Kafka; afterwards nothing is lost or doubled."""
+    monkeypatch.setattr(patience, "PAUSE_S_MAX", 0.5)
+    sessions: list[Any] = []
+    real = kafka._Session.__init__
+
+    def noted(self: Any, *args: Any) -> None:
+        real(self, *args)
+        sessions.append(self)
+
+    monkeypatch.setattr(kafka._Session, "__init__", noted)
+    monkeypatch.setattr(kafka, "FETCH_BYTES_MAX", 20_000)
+    lake = Lake(
+        store=Moody(Store.open(str(bench.folder))._backend),
+        derivation=bench.derivation,
+        limits=Limits(records_max=50, bytes_max=65_536),
+    )
+    settings = Settings(
+        kafka=bench.bootstrap,
+        topic=bench.topic,
+        kafka_group=bench.group,
+        flush_seconds=0.1,
+        object_bytes_max=65_536,
+        kafka_record_bytes_max=20_000,
+    )
+    sent = [envelope() for _ in range(1500)]
+    Moody.down = True
+    bench.tasks.append(asyncio.create_task(KafkaSource(lake, settings).run(lambda: None)))
+    await bench.calls(sent)
+    most = 0
+    for _ in range(60):
+        await asyncio.sleep(0.1)
+        most = max([most, *(sum(p.bytes for p in session._partitions.values()) for session in sessions)])
+    total = sum(len(orjson.dumps(e)) for e in sent)
+    assert total > 4 * 4 * 65_536
+    assert 65_536 < most < 4 * 65_536 + PARTITIONS * 40_000
+    assert bench.records() == []
+    Moody.down = False
+    await bench.until(len(sent))
+    await bench.settled()
+    assert bench.ids() == Counter(e["request_id"] for e in sent)
+    assert len(sessions) == 1
+
+
+async def test_a_broker_that_dies_and_comes_back(own_kafka: Any, tmp_path: Path, derivation: Derivation, envelope: Make) -> None:
+    bench = Bench(own_kafka.bootstrap, "calls", tmp_path / "lake", derivation)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bench.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(bench.topic, num_partitions=PARTITIONS, replication_factor=1)])
+    await admin.close()
+    sent = [envelope() for _ in range(100)]
+    running = bench.start()
+    await bench.calls(sent[:50])
+    await bench.until(50)
+    own_kafka.kill()
+    await asyncio.sleep(3)
+    assert not running.done()
+    await own_kafka.start()
+    await bench.calls(sent[50:])
+    await bench.until(100)
+    await bench.settled()
+    await bench.stop(running)
+    assert bench.ids() == Counter(e["request_id"] for e in sent)
