@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from bench import processes, report
 from bench.scenarios import SCENARIOS, LoadFailed, Result, deliver, measure
@@ -20,6 +21,7 @@ from bench.targets import BUILD, HERE, PROVIDER, TARGETS, NotStarted, Running, T
 NGINX_MISSING = "nginx is missing and left out; on Debian and Ubuntu: apt-get install nginx-light"
 # A run beside a busier machine is done again, twice at most; the quietest counts.
 OTHERS_MAX, TRIES, PATIENCE_S = 0.15, 3, 15.0
+QUICK_PATIENCE_S = 1.0
 
 
 def main() -> int:
@@ -78,30 +80,41 @@ def _rounds(targets: list[Target], arguments: argparse.Namespace) -> Iterator[Re
     load_core, target_core = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {load_core})
     with running(PROVIDER, load_core) as provider:
+        bench = _Bench(provider, load_core, target_core, arguments)
         for number in range(arguments.rounds):
             order = targets if number % 2 == 0 else targets[::-1]
             for scenario in SCENARIOS:
                 for target in order:
-                    yield _shown(_quietest(target, scenario, number, provider, (load_core, target_core), arguments.seconds))
+                    yield _shown(bench.quietest(target, scenario, number))
             for target in order:
-                if target.name == "clearpane-with-delivery":
-                    with running(target, target_core, provider.port) as server:
-                        yield _shown(deliver(target.name, number, server, load_core, arguments.calls))
+                if target.delivers:
+                    yield _shown(bench.deliver(target, number))
 
 
-def _quietest(target: Target, scenario: str, number: int, provider: Running, cores: tuple[int, int], seconds: float) -> Result:
-    """A fresh start for each run: no run inherits another's full spool."""
-    best: Result | None = None
-    for _ in range(TRIES):
-        processes.wait_for_quiet(OTHERS_MAX, PATIENCE_S)
-        with running(target, cores[1], provider.port) as server:
-            result = measure(target.name, scenario, number, server, provider, cores[0], seconds)
-        if best is None or result.others < best.others:
-            best = result
-        if best.others <= OTHERS_MAX:
-            break
-    assert best is not None
-    return best
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Every run starts its target anew: none inherits another's full spool."""
+
+    provider: Running
+    load_core: int
+    target_core: int
+    arguments: argparse.Namespace
+
+    def quietest(self, target: Target, scenario: str, number: int) -> Result:
+        tries, patience_s = (1, QUICK_PATIENCE_S) if self.arguments.quick else (TRIES, PATIENCE_S)
+        best: Result | None = None
+        while tries and (best is None or best.others > OTHERS_MAX):
+            tries -= 1
+            processes.wait_for_quiet(OTHERS_MAX, patience_s)
+            with running(target, self.target_core, self.provider.port) as server:
+                result = measure(target.name, scenario, number, server, self.provider, self.load_core, self.arguments.seconds)
+            best = result if best is None or result.others < best.others else best
+        assert best is not None
+        return best
+
+    def deliver(self, target: Target, number: int) -> Result:
+        with running(target, self.target_core, self.provider.port) as server:
+            return deliver(target.name, number, server, self.load_core, self.arguments.calls)
 
 
 def _raise_file_limit() -> None:

@@ -39,11 +39,14 @@ class Results:
             if ours and theirs and (a := value(ours)) is not None and (b := value(theirs)) is not None:
                 yield a, b
 
-    def same_bytes(self, target: str) -> bool:
-        """Status and body of every answer equal the direct ones."""
+    def same_bytes(self, target: str) -> str:
+        """Whether status and body of every answer equal the direct ones."""
         mine = [result for result in self.all if result.target == target and result.scenario != "delivery"]
         direct = {result.scenario: result.load["hash"] for result in self.all if result.target == "direct"}
-        return all(result.load["hash"] == direct.get(result.scenario) and not result.load["mismatched"] for result in mine)
+        if not direct:
+            return ""
+        same = all(result.load["hash"] == direct.get(result.scenario) and not result.load["mismatched"] for result in mine)
+        return "yes" if same else "NO"
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -116,7 +119,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 ROWS: list[tuple[str, Cell]] = [
-    ("same bytes as direct", lambda results, target: "yes" if results.same_bytes(target) else "NO"),
+    ("same bytes as direct", Results.same_bytes),
     ("errors", lambda results, target: str(sum(run.errors for run in results.all if run.target == target))),
     ("1 connection: latency p50 / p99, ms", _both("one", "lat", added=False, digits=3)),
     ("1 connection: **added** p50 / p99, ms", _both("one", "lat", added=True, digits=3)),

@@ -59,20 +59,23 @@ def measure(name: str, scenario: str, number: int, target: Running, provider: Ru
 
 def deliver(name: str, number: int, target: Running, core: int, calls: int) -> Result:
     """A number of calls, and the CPU of every process until the last of their records is in the lake."""
+    _wait_for_records(target.work / "lake", 1)  # of the call that showed that the target serves
     before = processes.cpu_by_role(target.roots)
-    held = records(target.work / "lake")
-    load = _start(DELIVERY.format(calls=calls), target.url, core)
-    found = _outcome(load)
-    deadline = time.monotonic() + DELIVERY_S
-    while (arrived := records(target.work / "lake") - held) < found["ended"]:
-        if time.monotonic() > deadline:
-            raise LoadFailed(f"{name}: {arrived} of {found['ended']} records were in the lake after {DELIVERY_S:g} s")
-        time.sleep(0.25)
+    found = _outcome(_start(DELIVERY.format(calls=calls), target.url, core))
+    _wait_for_records(target.work / "lake", found["ended"] + 1)
     after = processes.cpu_by_role(target.roots)
     return Result(name, "delivery", number, found, {role: after[role] - before.get(role, 0.0) for role in after})
 
 
-def records(lake: Path) -> int:
+def _wait_for_records(lake: Path, expected: int) -> None:
+    deadline = time.monotonic() + DELIVERY_S
+    while (arrived := _records(lake)) < expected:
+        if time.monotonic() > deadline:
+            raise LoadFailed(f"{arrived} of {expected} records were in the lake after {DELIVERY_S:g} s")
+        time.sleep(0.25)
+
+
+def _records(lake: Path) -> int:
     return sum(_lines(file) for file in lake.glob("calls/**/*.jsonl.gz"))
 
 

@@ -37,6 +37,7 @@ class Command:
 class Target:
     name: str
     commands: tuple[Command, ...] = ()  # none: straight to the provider
+    delivers: bool = False
 
 
 TARGETS = (
@@ -46,6 +47,7 @@ TARGETS = (
     Target(
         "clearpane-with-delivery",
         (Command(_CONSUMER, "intake"), Command(f"{_PROXY} --intake http://127.0.0.1:{{intake}}", "port")),
+        delivers=True,
     ),
 )
 PROVIDER = Target("provider", (Command("{build}/provider {port}", "port"),))
