@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import logging
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from clearpane import __version__
 from clearpane import settings as configuration
@@ -28,8 +31,14 @@ _COMMANDS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+def main(arguments: list[str] | None = None) -> NoReturn:
+    code = _main(sys.argv[1:] if arguments is None else arguments)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: threads of obstore and pyarrow that still hold Python objects abort the process (SIGABRT, though
+    # all is done) when they meet an interpreter that is being torn down.
+    os._exit(code)
 
 
 def _main(arguments: list[str]) -> int:
