@@ -13,7 +13,7 @@ from clearpane.runtime import child
 from clearpane.runtime.handover import Handover
 from clearpane.settings import Settings
 from clearpane.store import Store
-from consumer.derive import PriceBook, derive, row
+from consumer.derive import derive, prepare, row
 from consumer.lake.chain import Lake
 from consumer.lake.draft import Derivation
 from consumer.lake.pending import Limits
@@ -115,7 +115,7 @@ def _intake_settings(settings: Settings) -> IntakeSettings:
 
 
 def _derivation() -> Derivation:
-    book = PriceBook()
+    book = prepare()
     return Derivation(derive=lambda envelope: derive(envelope, book), row=row)
 
 

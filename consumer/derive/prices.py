@@ -46,9 +46,10 @@ _PROVIDERS = {
     "zai": "zai",
 }
 _SELF_HOSTED = {"ollama", "vllm"}
-# Who makes models of its own. Behind an upstream of unknown provider (a gateway of the company's, say) a model is
-# priced at its maker's, if exactly one of these knows it, and the record says that this was assumed.
-_MAKERS = ("openai", "anthropic", "google", "mistral", "cohere", "deepseek", "x-ai")
+# Who makes models that nobody else may serve at a price of his own. Behind an upstream of unknown provider (a gateway of
+# the company's, say) such a model is priced at its maker's, and the record says that this was assumed.
+_MAKERS = ("openai", "anthropic", "google", "x-ai")
+_OPEN_WEIGHTS = ("gpt-oss", "gemma")  # of these makers, but served by others too
 
 # Leaf -> the book's price keys, the first that has a price counts.
 _KEYS = {
@@ -203,7 +204,8 @@ class PriceBook:
         return found
 
     def _made_by(self, model: str) -> tuple[Provider, ModelInfo]:
-        found = [known for maker in _MAKERS if (known := self._find(maker, model)) and known[1] in known[0].models]
+        makers = () if model.startswith(_OPEN_WEIGHTS) else _MAKERS
+        found = [known for maker in makers if (known := self._find(maker, model)) and known[1] in known[0].models]
         if len(found) > 1:  # Google resells Claude
             found = [(maker, info) for maker, info in found if maker.model_match is not None and maker.model_match.is_match(model)]
         if len(found) != 1:

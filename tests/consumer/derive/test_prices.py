@@ -83,6 +83,8 @@ def test_behind_an_unknown_upstream_a_model_is_priced_at_its_makers_and_that_is_
 @pytest.mark.parametrize(
     ("asked", "leaves", "reason"),
     [
+        (charge(None, "gpt-oss-120b"), TEN, "no provider is known for this upstream, and model gpt-oss-120b tells none"),
+        (charge(None, "deepseek-chat"), TEN, "no provider is known for this upstream, and model deepseek-chat tells none"),
         (charge(None, "llama-3.1-8b"), TEN, "no provider is known for this upstream, and model llama-3.1-8b tells none"),
         (charge("vllm", "gpt-4o"), TEN, "vllm is self-hosted: no price"),
         (charge("openai", None), TEN, "no model is known"),
