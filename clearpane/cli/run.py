@@ -66,6 +66,6 @@ async def _serve(settings: Settings, *, proxy: bool, consumer: bool, watch: Line
         print(f"ready {stack.url}".rstrip(), flush=True)
         if watch is not None:
             print(f"records in {stack.lake}; Ctrl-C stops", flush=True)
-        await stop.wait()
+        await stack.serve(stop)
         for number in signals:
             loop.remove_signal_handler(number)  # a second Ctrl-C ends it at once: the spool has everything

@@ -53,6 +53,17 @@ class Stack:
         others = [child.ready.is_set() for child in self.children if child.role.module != "proxy.worker"]
         return bool(self.children) and all(others) and (any(workers) or not workers)
 
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Until told to stop. Raises ChildFailed when a part can't be kept running."""
+        watched = [asyncio.ensure_future(child.failed()) for child in self.children]
+        stopping = asyncio.ensure_future(stop.wait())
+        done, pending = await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()
+
     async def __aenter__(self) -> Self:
         try:
             await self._start()

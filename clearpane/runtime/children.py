@@ -1,6 +1,6 @@
 """The parent's side: start child processes, start them again when they die, stop them in order.
 
-A child that dies is started again after a pause that doubles up to a bound while it keeps dying early.
+A child that dies is started again at once if it had become ready, else after a pause that doubles up to a bound.
 Stopping is a ladder: SIGTERM, wait, SIGKILL; the caller decides in which order children are stopped.
 """
 
@@ -21,8 +21,6 @@ from clearpane.runtime.handover import Handover
 log = logging.getLogger(__name__)
 
 _PAUSE_LEAST_S, _PAUSE_MOST_S = 0.2, 10.0
-# A child that lived this long has recovered: the next pause is the least one again.
-_SETTLED_S = 10.0
 _LINE_BYTES_MAX = 1 << 20
 # Time between SIGKILL and the kernel's word that the process is gone.
 _KILL_WAIT_S = 5.0
@@ -64,6 +62,10 @@ class Child:
         if not self.ready.is_set():
             raise TimeoutError(f"{self.role.name} was not ready within {timeout_s:g} s")
 
+    async def failed(self) -> None:
+        """Returns only by raising: ChildFailed when the child refuses to be started again."""
+        await asyncio.shield(self._life)
+
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after the role's timeout. Returns when the process is gone."""
         self._stopping = True
@@ -84,9 +86,7 @@ class Child:
 
     async def _live(self) -> None:
         pause_s = _PAUSE_LEAST_S
-        loop = asyncio.get_running_loop()
         while not self._stopping:
-            born = loop.time()
             code = await self._one_life()
             was_ready = self.ready.is_set()
             self.ready.clear()
@@ -98,7 +98,7 @@ class Child:
             if code == REFUSED and not was_ready:
                 raise ChildFailed(self.role.name)
             self.restarts += 1
-            pause_s = _PAUSE_LEAST_S if loop.time() - born > _SETTLED_S else min(pause_s * 2, _PAUSE_MOST_S)
+            pause_s = _PAUSE_LEAST_S if was_ready else min(pause_s * 2, _PAUSE_MOST_S)
             log.error("%s ended with code %s and is started again in %.1f s", self.role.name, code, pause_s)
             await asyncio.sleep(pause_s)
 
