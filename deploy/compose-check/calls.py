@@ -6,10 +6,8 @@ import anthropic
 import openai
 
 URL, COUNT = sys.argv[1], int(sys.argv[2])
-KEY = "sk-compose-check"  # the fake provider takes any
-
-oai = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
-ant = anthropic.Anthropic(base_url=f"{URL}/anthropic", api_key=KEY, max_retries=0)
+oai = openai.OpenAI(base_url=f"{URL}/v1", api_key="sk-compose-check", max_retries=0)
+ant = anthropic.Anthropic(base_url=f"{URL}/anthropic", api_key="sk-ant-compose-check", max_retries=0)
 
 answered = 0
 for number in range(COUNT):
