@@ -32,8 +32,8 @@ def main() -> int:
     logs.start(settings.log_level)
     try:
         asyncio.run(run(settings, _until_signalled(), lambda event: log.info("%s", event["event"])))
-    except (NothingToDo, NotConditional, UnsafeAddress, StoreError, TimeoutError, OSError) as error:
-        log.critical("the consumer cannot run: %s", error or type(error).__name__)
+    except (NothingToDo, NotConditional, UnsafeAddress, StoreError, OSError) as error:
+        log.critical("the consumer cannot run: %s", str(error) or type(error).__name__)
         return 1
     return 0
 

@@ -1,12 +1,16 @@
 """The proof, at start, that the store honours a conditional PUT: without it nothing here is exactly once."""
 
 import asyncio
+import contextlib
+import logging
 import secrets
 
-from clearpane.store import AlreadyExists, Store
-from consumer.lake.patience import certain
+from clearpane.store import AlreadyExists, Store, StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 WRITERS = 8
+PAUSE_S = 1.0
 
 
 class NotConditional(Exception):
@@ -14,13 +18,27 @@ class NotConditional(Exception):
 
 
 async def prove(store: Store, *, deadline_s: float = 60.0) -> None:
-    """Raises NotConditional, or TimeoutError if the store does not answer in time."""
-    async with asyncio.timeout(deadline_s):
-        key = f"probe/{secrets.token_hex(16)}"
-        try:
-            await _race(store, key)
-        finally:
-            await certain(lambda: store.delete(key), "delete")
+    """Raises NotConditional, StoreDenied, or StoreUnavailable when the deadline has passed."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            while not await _decided(store):  # noqa: ASYNC110  # a remote store tells nobody when it is back
+                await asyncio.sleep(PAUSE_S)
+    except TimeoutError:
+        raise StoreUnavailable(f"the lake did not answer within {deadline_s:.0f} s: check address and network") from None
+
+
+async def _decided(store: Store) -> bool:
+    key = f"probe/{secrets.token_hex(16)}"
+    try:
+        await _race(store, key)
+    except StoreUnavailable as error:
+        log.warning("the lake is not available yet: %s", error)
+        return False
+    finally:
+        # Credentials without the right to delete are good ones: then a byte stays behind.
+        with contextlib.suppress(StoreError):
+            await store.delete(key)
+    return True
 
 
 async def _race(store: Store, key: str) -> None:
@@ -31,9 +49,8 @@ async def _race(store: Store, key: str) -> None:
             return False
         return True
 
-    await certain(lambda: store.size(key), "get")  # the store is there, and we may read
     won = await asyncio.gather(*(write(number) for number in range(WRITERS)))
-    kept = await certain(lambda: store.get(key), "get")
+    kept = await store.get(key)
     again = await write(WRITERS)
     if sum(won) != 1 or again or kept != b"%d" % won.index(True):
         raise NotConditional(

@@ -10,7 +10,7 @@ import pytest
 
 from clearpane.contract.lake import head_key
 from clearpane.store import Store, StoreDenied, StoreUnavailable
-from consumer.lake import patience
+from consumer.lake import patience, probe
 from consumer.lake.chain import Chain, Lake
 from consumer.lake.draft import Derivation
 from consumer.lake.messages import Message, decode
@@ -151,3 +151,19 @@ async def test_the_probe_refuses_what_is_not(address: str) -> None:
 
     with pytest.raises(NotConditional, match="If-None-Match"):
         await prove(Liar(Store.open(address)._backend))
+
+
+async def test_the_probe_waits_for_a_store_and_says_so_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PAUSE_S", 0.01)
+    store = Wrapped(str(tmp_path))
+
+    async def lost(key: str, data: bytes) -> None:
+        raise StoreUnavailable("no answer")
+
+    monkeypatch.setattr(store, "create", lost)
+    with pytest.raises(StoreUnavailable, match="did not answer within"):
+        await prove(store, deadline_s=0.1)
+    monkeypatch.undo()
+    store.deny = 100
+    with pytest.raises(StoreDenied):
+        await prove(store)
