@@ -13,7 +13,7 @@ from typing import Protocol
 import orjson
 
 from clearpane import __version__
-from clearpane.contract import identifiers, secrets
+from clearpane.contract import bodies, identifiers, secrets
 from clearpane.contract.envelope import SCHEMA, End, ErrorSource, Facts
 from proxy.capture import Budget, Capture
 from proxy.chunk_times import ChunkTimes
@@ -24,6 +24,8 @@ from proxy.trace import Trace
 
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream", "application/stream+json")
 _USER_AGENT_CHARS_MAX = 512
+# Of a compressed error answer, when opened: providers' errors are a few hundred bytes.
+_ERROR_BYTES_MAX, _ERROR_RATIO_MAX = 256 << 10, 100
 
 
 class Spool(Protocol):
@@ -155,9 +157,23 @@ class Call:
         facts["body_bytes"], facts["body_sha256"] = capture.seen, capture.sha256()
         facts["truncated"] = capture.truncated
         kept, count = secrets.scrub(kept, self._secrets)
+        if side == "response" and facts["content_encoding"] and (facts["status"] or 0) >= 400:
+            kept, count = self._open_error(kept, not capture.truncated)
         self.facts["policy"]["redactions"] += count
         capture.close()
         return kept
+
+    def _open_error(self, packed: bytes, complete: bool) -> tuple[bytes, int]:
+        """An error may quote the caller's key, and only here it is known: the shipper knows the forms of keys alone."""
+        facts = self.facts["response"]
+        opened = bodies.decode(
+            packed, facts["content_encoding"], bytes_max=_ERROR_BYTES_MAX, ratio_max=_ERROR_RATIO_MAX, complete=complete
+        )
+        plain, count = secrets.scrub(opened.data, self._secrets)
+        if opened.error is not None or not count:
+            return packed, 0
+        facts["content_encoding"] = None
+        return plain, count
 
     def _last_facts(self, end: End, failure: Failure | None) -> None:
         times = self.chunk_times

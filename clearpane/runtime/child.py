@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -102,8 +102,17 @@ def run(main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]], re
     async def life() -> None:
         await main(handover, report, until_stopped())
 
+    code = 0
     try:
         asyncio.run(life())
     except refusals as refusal:
         log.critical("%s", refusal)
-        sys.exit(REFUSED)
+        code = REFUSED
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with nothing left to run: threads of obstore and pyarrow can abort an interpreter that is torn down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

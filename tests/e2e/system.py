@@ -110,6 +110,7 @@ class Load:
     port: int
     calls: int
     connections: int = 16
+    pause_s: float = 0.0  # of each connection between two calls
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     stopped: bool = False
     _next: int = 0
@@ -133,6 +134,8 @@ class Load:
                 streams = None
                 await asyncio.sleep(0.02)
             self.outcomes[f"call-{number}"] = Outcome(status, whole, time.monotonic() - began, began)
+            if self.pause_s:
+                await asyncio.sleep(self.pause_s)
         if streams is not None:
             streams[1].close()
 
