@@ -36,6 +36,7 @@ _NUMBERS = frozenset({
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/@+-]{1,200}")
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _DEPTH_MAX = 16
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _FIELD = re.compile(r"(event|data|retry):[ ]?(.*)", re.DOTALL)
 
 
@@ -44,8 +45,9 @@ def skeleton(text: str) -> str | None:
     whole = _of_json(text)
     if whole is not None:
         return whole
-    lines = [kept for line in text.splitlines() if (kept := _of_line(line)) is not None]
-    return "\n".join(lines) + "\n" if any(lines) else None
+    lines = [kept for line in _LINE_END.split(text) if (kept := _of_line(line)) is not None]
+    # Without one line of JSON this is no stream, but a text that looks like one.
+    return "\n".join(lines) if any("{" in line for line in lines) else None
 
 
 def _of_line(line: str) -> str | None:
