@@ -34,6 +34,10 @@ hypothesis.settings.register_profile("clearpane", deadline=None, derandomize=os.
 hypothesis.settings.load_profile("clearpane")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="faults in their full number: ten kills where the short form has three")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The variables move out of the environment: what a test starts must see its own settings only."""
     mine = [name for name in os.environ if name.startswith(("CLEARPANE_", "AWS_"))]

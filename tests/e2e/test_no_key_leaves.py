@@ -58,7 +58,8 @@ def requests() -> list[bytes]:
             made.append(
                 f"POST {path}{query} HTTP/1.1\r\nHost: p\r\nConnection: close\r\nAuthorization: Bearer {key}\r\nx-api-key: {key}\r\n"
                 f"api-key: {key}\r\nx-goog-api-key: {key}\r\nHelicone-Auth: Bearer {key}\r\nCookie: session={key}\r\n"
-                f"Proxy-Authorization: Basic {key}\r\nClearpane-Request-Id: call-{number}-{path}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                f"Proxy-Authorization: Basic {key}\r\nClearpane-Request-Id: call-{number}-{path}\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode()
                 + body
             )
     made.append(b"POST /v1/x HTTP/1.1\r\nHost: p\r\nBroken header %b\r\n\r\n" % KEYS["openai"].encode())
