@@ -9,6 +9,7 @@ import argparse
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def main() -> int:
     if problem := _missing():
         print(problem, file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     _build()
     targets = [target for target in TARGETS if arguments.only is None or target.name in arguments.only.split(",")]
     if nginx() is None:

@@ -231,6 +231,7 @@ int main(int argc, char **argv) {
             else fail(c);
         }
     }
+    secs = (win_to - win_from) / 1e9;               /* shorter than asked for when -n was done first */
     printf("{\"conns\":%d,\"ended\":%ld,\"secs\":%g,\"done\":%ld,\"rps\":%.1f,\"bad_status\":%ld,\"last_status\":%d,\"broken\":%ld,"
            "\"unfinished\":%ld,\"mismatched\":%ld,\"reconnects\":%ld,\"deltas\":%ld,\"deltas_per_s\":%.1f,\"deltas_per_answer\":%d,"
            "\"mb_per_s\":%.2f,\"hash\":\"%016llx\"", n_conn, ended, secs, done, done / secs, bad_status, last_status, broken, inflight,
