@@ -18,7 +18,9 @@ from clearpane.forms import Malformed
 
 DEFAULT_FILE = "clearpane.toml"
 # A Kubernetes service called `clearpane...` puts these into every pod of its namespace.
-_OF_KUBERNETES = re.compile(r"CLEARPANE(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_OF_KUBERNETES = re.compile(
+    r"CLEARPANE(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 class SettingsError(Exception):

@@ -38,7 +38,13 @@ _ENDS = {
     "rejected": "refused by the proxy",
     "interrupted": "cut off: the proxy's process died",
 }
-_SOURCES = {"provider": "stated by the provider", "estimated": "estimated", "book": "priced by the book", "assumed": "priced by the book, provider assumed", "unknown": "unknown"}
+_SOURCES = {
+    "provider": "stated by the provider",
+    "estimated": "estimated",
+    "book": "priced by the book",
+    "assumed": "priced by the book, provider assumed",
+    "unknown": "unknown",
+}
 
 
 class NoBody(Exception):

@@ -100,7 +100,13 @@ def run(main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]], re
     report = Reporter()
 
     async def life() -> None:
-        await main(handover, report, until_stopped())
+        stopped = asyncio.ensure_future(until_stopped())
+        await asyncio.sleep(0)  # from here on a signal is heard, also by a part that is still starting
+        try:
+            await main(handover, report, stopped)
+        finally:
+            stopped.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
 
     code = 0
     try:

@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -90,8 +91,6 @@ def test_malformed_values_are_refused(name: str, value: str) -> None:
     st.sampled_from(sorted(configuration.fields())),
     st.text() | st.integers() | st.floats() | st.booleans() | st.lists(st.text()) | st.none(),
 )
-def test_a_form_returns_a_value_or_says_what_is_wrong(name: str, value: object) -> None:
-    try:
+def test_a_form_raises_nothing_but_malformed(name: str, value: object) -> None:
+    with contextlib.suppress(Malformed):
         configuration.fields()[name].metadata["form"](value)
-    except Malformed as error:
-        assert str(error)
