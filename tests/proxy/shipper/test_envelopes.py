@@ -185,12 +185,13 @@ def test_the_skeleton_of_a_request_keeps_its_parameters() -> None:
 
 
 def test_the_skeleton_of_a_stream_keeps_its_events() -> None:
-    stream = (
-        'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"claude-x","content":[],"usage":{"input_tokens":9}}}\n\n'
-        f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{SECRET_WORDS}"}}}}\n\n'
-        f": {SECRET_WORDS}\n\n"
-        'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}\n\ndata: [DONE]\n\n'
-    )
+    events = [
+        {"type": "message_start", "message": {"id": "msg_1", "model": "claude-x", "content": [], "usage": {"input_tokens": 9}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": SECRET_WORDS}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+    ]
+    stream = "".join(f"event: {event['type']}\ndata: {orjson.dumps(event).decode()}\n\n" for event in events)
+    stream += f": {SECRET_WORDS}\n\ndata: [DONE]\n\n"
     kept = omission.skeleton(stream) or ""
     assert "patient" not in kept
     assert '"usage":{"input_tokens":9}' in kept

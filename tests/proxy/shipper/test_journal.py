@@ -1,6 +1,5 @@
 """Journal: what was written is there again, whole batches only, whatever the disk and the death of the process do."""
 
-import os
 import resource
 import signal
 import struct
@@ -108,4 +107,4 @@ def test_it_does_not_grow_without_bound(tmp_path: Path) -> None:
         if found.overgrown:
             found.rewrite([["s", number]])
     assert sum(path.stat().st_size for path in (tmp_path / "journal").iterdir()) < 2 << 20
-    assert os.listdir(tmp_path) == ["journal"]
+    assert len(list((tmp_path / "journal").iterdir())) == 1

@@ -296,10 +296,9 @@ class Careless(World):
 
     def _decide(self, http: set[int], fates: list[str]) -> None:
         calls = list(self.tracker.ready.values())[:6]
-        entries = [
-            self.tracker.to_http(call, "") if at in http else self.tracker.to_kafka(call, call.sequence % 3)
-            for at, call in enumerate(calls)
-        ]
+        entries = []
+        for at, call in enumerate(calls):
+            entries.append(self.tracker.to_http(call, "") if at in http else self.tracker.to_kafka(call, call.sequence % 3))
         for call in calls:
             call.written = True
         self._publish([call for call in calls if call.path is Path.KAFKA], fates)
