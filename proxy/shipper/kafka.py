@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -88,10 +88,12 @@ class Kafka:
             metrics.KAFKA_UP.set(0)
             await self._discard()
 
-    async def publish(self, records: Sequence[Record]) -> list[Fate]:
+    def publish(self, records: Sequence[Record]) -> Coroutine[None, None, list[Fate]]:
         """The fate of each, within the deadline and a little. Never raises; cancelling it leaves all in doubt."""
-        producer = self._producer
-        self._circuit.took()
+        self._circuit.took()  # now, not when the coroutine begins: others look at the slots before that
+        return self._publish(self._producer, records)
+
+    async def _publish(self, producer: AIOKafkaProducer | None, records: Sequence[Record]) -> list[Fate]:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._settings.kafka_deadline_s
         futures = [await self._hand_over(producer, record, deadline_s) for record in records]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import takewhile
 
 from proxy import metrics_shipper as metrics
 from proxy.shipper.backoff import Backoff
@@ -18,7 +19,6 @@ _NUMBERED_MAX = 10_000
 _BATCH_RECORDS_MAX = 1000
 # Messages kept from when they were built; others are fetched from the spool again.
 _KEPT_BYTES_MAX = 8 << 20
-_FETCH_RECORDS = 32
 _IDLE_S = 0.25
 _HINTS = {
     "unauthorized": "intake_secret must be the same here and at the consumer, and the clocks within five minutes",
@@ -142,23 +142,25 @@ class Posting:
     async def _messages(self, calls: list[Call]) -> list[Message]:
         """As many as one POST may hold, and at least one."""
         messages: list[Message] = []
-        size = 0
-        for at in range(0, len(calls), _FETCH_RECORDS):
-            for message in await self._some(calls[at : at + _FETCH_RECORDS]):
-                size += len(message.data)
-                if messages and size > self._post_bytes_max:
+        room = self._post_bytes_max
+        while len(messages) < len(calls):
+            for message in await self._some(calls[len(messages) :], room):
+                room -= len(message.data)
+                if messages and room < 0:
                     return messages
                 messages.append(message)
         return messages
 
-    async def _some(self, calls: list[Call]) -> list[Message]:
-        missing = [
-            Wanted.of(call, 1, "refused" if call.sequence in self._refused else None) for call in calls if call.sequence not in self._kept
-        ]
-        fetched = await asyncio.to_thread(self._records.fetch, missing) if missing else {}
-        found = [self._kept.get(call.sequence) or fetched.get(call.sequence) for call in calls]
+    async def _some(self, calls: list[Call], room: int) -> list[Message]:
+        """The first ones: those that are kept, or, if the very first is not, those up to the next that is."""
+        kept = list(takewhile(bool, (self._kept.get(call.sequence) for call in calls)))
+        if kept:
+            return [message for message in kept if message]
+        missing = takewhile(lambda call: call.sequence not in self._kept, calls)
+        wanted = [Wanted.of(call, 1, "refused" if call.sequence in self._refused else None) for call in missing]
+        found = await asyncio.to_thread(self._records.some, wanted, {}, room)
         assert None not in found, "a numbered call has a request id, so at least its placeholder can be made"
-        return [message for message in found if message is not None]
+        return [message for message in found if message]
 
     def _drop_kept(self, sequence: int) -> None:
         message = self._kept.pop(sequence, None)

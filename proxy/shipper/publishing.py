@@ -49,7 +49,8 @@ class Publishing:
 
     def start(self, batch: list[tuple[Call, Message]]) -> None:
         """All of them stand in the journal with this attempt."""
-        self._spawn(self._publish(batch), sum(len(message.data) for _, message in batch))
+        records = [Record(message.request_id, message.data, call.partition) for call, message in batch]
+        self._spawn(self._publish(batch, self._kafka.publish(records)), sum(len(message.data) for _, message in batch))
 
     def start_started(self, messages: list[Message]) -> None:
         """`started` messages: sent once or not at all."""
@@ -64,16 +65,16 @@ class Publishing:
         calls = list(tracker.doubtful.values())[: min(_AGAIN_MAX, self.slots)]
         if not calls:
             return False
-        await self._ledger.write([tracker.again(call) for call in calls], frames=frozenset())
-        wanted = [Wanted.of(call, call.attempt, "too_large" if call.sequence in self._too_large else None) for call in calls]
-        found = await asyncio.to_thread(self._records.fetch, wanted)
-        batch = [(call, message) for call in calls if (message := found[call.sequence]) is not None]
-        lost = [call for call in calls if found[call.sequence] is None]
-        if lost:
+        wanted = [Wanted.of(call, call.attempt + 1, "too_large" if call.sequence in self._too_large else None) for call in calls]
+        found = await asyncio.to_thread(self._records.some, wanted, {}, _IN_FLIGHT_BYTES_MAX)
+        batch = [(call, message) for call, message in zip(calls, found, strict=False) if message is not None]
+        if lost := [call for call, message in zip(calls, found, strict=False) if message is None]:
             metrics.DROPPED.labels("unreadable").inc(len(lost))
             log.error("%d records in doubt can no longer be read from the spool and are lost unless Kafka has them", len(lost))
             await self._ledger.write([tracker.settle(lost)])
-        self.start(batch)
+        if batch:
+            await self._ledger.write([tracker.again(call) for call, _ in batch], frames=frozenset())
+            self.start(batch)
         return True
 
     async def finish(self, timeout_s: float) -> None:
@@ -95,10 +96,10 @@ class Publishing:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("publishing failed: %s", type(error).__name__)
 
-    async def _publish(self, batch: list[tuple[Call, Message]]) -> None:
+    async def _publish(self, batch: list[tuple[Call, Message]], publication: Coroutine[None, None, list[Fate]]) -> None:
         fates = [Fate.IN_DOUBT] * len(batch)
         try:
-            fates = await self._kafka.publish([Record(message.request_id, message.data, call.partition) for call, message in batch])
+            fates = await publication
         finally:
             doubtful = [call for (call, _), fate in zip(batch, fates, strict=True) if fate is Fate.IN_DOUBT]
             metrics.KAFKA_IN_DOUBT.inc(len(doubtful))

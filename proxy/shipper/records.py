@@ -1,6 +1,6 @@
 """Records: messages of one spool's calls, built from frames just read, or fetched from its segments again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,24 +50,29 @@ class Records:
             return None
         return self._poison.shrink(message, self._source, wanted.sequence, wanted.shrink) if wanted.shrink else message
 
-    def fetch(self, wanted: list[Wanted]) -> dict[int, Message | None]:
-        """By sequence."""
-        found = {w.sequence: self.build(w, None) for w in wanted if w.place is None}
-        placed = sorted((w for w in wanted if w.place is not None), key=lambda w: w.place or (0, 0))
-        if placed:
-            found.update(self._fetch_placed(placed))
-        return found
+    def some(self, wanted: list[Wanted], frames: Mapping[int, Frame], bytes_max: int) -> list[Message | None]:
+        """The messages of the first of them: as many as stay within `bytes_max`, and at least one.
 
-    def _fetch_placed(self, wanted: list[Wanted]) -> dict[int, Message | None]:
-        found: dict[int, Message | None] = {}
+        `frames` by sequence are at hand; others are read from the spool again. A body may unpack to many times its size,
+        so this bound holds the memory, not that of reading.
+        """
+        built: list[Message | None] = []
         reader = SpoolReader(self._folder, sealed=True)
         try:
             for w in wanted:
-                frame = _read_at(reader, w)
-                found[w.sequence] = self.build(w, frame.payload) if frame else self.build(replace(w, place=None, facts=None), None)
+                built.append(self._one(w, frames.get(w.sequence), reader))
+                bytes_max -= len(message.data) if (message := built[-1]) else 0
+                if bytes_max <= 0:
+                    break
         finally:
             reader.close()
-        return found
+        return built
+
+    def _one(self, wanted: Wanted, frame: Frame | None, reader: SpoolReader) -> Message | None:
+        if frame is None and wanted.place is not None:
+            frame = _read_at(reader, wanted)
+            wanted = wanted if frame else replace(wanted, place=None, facts=None)
+        return self.build(wanted, frame.payload if frame else None)
 
     def _build(self, wanted: Wanted, payload: bytes | memoryview | None) -> Message:
         if payload is not None:

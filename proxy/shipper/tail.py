@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _READ_FRAMES_MAX = 1000
 _READ_BYTES_MAX = 4 << 20
+# Messages that wait for a way at the same time; reached only by bodies that unpack to many times their size.
+_BUILD_BYTES_MAX = 32 << 20
 # A living spool is looked at again after this time: what a record waits at most before it is sent.
 _POLL_S = 0.05
 _CLEAN_S = 1.0
@@ -129,12 +131,14 @@ class Tail:
 
     def _is_done(self) -> bool:
         busy = self._publishing is not None and self._publishing.busy
-        return self._ended and not self._waiting and not busy and self._ledger.tracker.finished
+        return self._ended and not busy and self._ledger.tracker.finished
 
     async def _turn(self) -> bool:
         """Whether anything moved."""
         moved = self._publishing is not None and await self._publishing.again()
-        if not self._waiting:
+        if not self._waiting and self._ledger.tracker.ready:
+            await self._build({})
+        elif not self._waiting:
             moved = await self._read() or moved
         if self._waiting:
             moved = await self._decide() or moved
@@ -202,15 +206,15 @@ class Tail:
             self._publishing.start_started(await asyncio.to_thread(self._records.started, running))
 
     async def _build(self, completed: dict[int, Frame]) -> None:
-        """Messages of the calls that are ready; those whose frame is no record are dropped."""
+        """Messages of the calls that are ready, as many as memory allows; those whose frame is no record are dropped."""
         calls = list(self._ledger.tracker.ready.values())
-        wanted = [(Wanted.of(call, 1), completed.get(call.sequence)) for call in calls]
-        built = await asyncio.to_thread(lambda: [self._records.build(w, frame.payload if frame else None) for w, frame in wanted])
-        for call, message in zip(calls, built, strict=True):
+        wanted = [Wanted.of(call, 1) for call in calls]
+        built = await asyncio.to_thread(self._records.some, wanted, completed, _BUILD_BYTES_MAX)
+        for call, message in zip(calls, built, strict=False):
             if message is not None:
                 call.recorded_at = message.recorded_at
                 self._waiting.append((call, message))
-        if unreadable := [call for call, message in zip(calls, built, strict=True) if message is None]:
+        if unreadable := [call for call, message in zip(calls, built, strict=False) if message is None]:
             await self._drop(unreadable, "unreadable")
 
     async def _drop(self, calls: list[Call], reason: str) -> None:
