@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 import orjson
@@ -166,9 +167,7 @@ class Call:
     def _open_error(self, packed: bytes, complete: bool) -> tuple[bytes, int]:
         """An error may quote the caller's key, and only here it is known: the shipper knows the forms of keys alone."""
         facts = self.facts["response"]
-        opened = bodies.decode(
-            packed, facts["content_encoding"], bytes_max=_ERROR_BYTES_MAX, ratio_max=_ERROR_RATIO_MAX, complete=complete
-        )
+        opened = bodies.decode(packed, facts["content_encoding"], bytes_max=_ERROR_BYTES_MAX, ratio_max=_ERROR_RATIO_MAX, complete=complete)
         plain, count = secrets.scrub(opened.data, self._secrets)
         if opened.error is not None or not count:
             return packed, 0
@@ -275,5 +274,9 @@ def _url_of(route: Route) -> str:
 
 def _timestamp(wall_ns: int) -> str:
     """UTC with microseconds, as `2026-11-21T02:03:04.000005Z`."""
-    moment = datetime.fromtimestamp(wall_ns // 1_000_000_000, tz=UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{wall_ns // 1000 % 1_000_000:06d}Z"
+    return f"{_second(wall_ns // 1_000_000_000)}.{wall_ns // 1000 % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(wall_s: int) -> str:
+    return f"{datetime.fromtimestamp(wall_s, tz=UTC):%Y-%m-%dT%H:%M:%S}"

@@ -1,6 +1,7 @@
 """Control headers of a request -> what the caller said about the call. Pure."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from clearpane.contract.controls import CONTROLS, PREFIXES, PROPERTY
 from proxy.headers import Headers
@@ -9,6 +10,7 @@ from proxy.headers import Headers
 VALUE_CHARS_MAX = 4096
 PROPERTIES_MAX = 64
 
+_BY_RANK = tuple(reversed(PREFIXES))
 _FORMS = {control.name: control.form for control in CONTROLS}
 
 
@@ -31,13 +33,19 @@ class Controls:
 
 def read_controls(headers: Headers) -> Controls:
     """A `Clearpane-` header wins over the `Helicone-` header of the same meaning."""
+    found = [(rank, raw_name, raw_value) for raw_name, raw_value in headers if (rank := _rank(raw_name)) is not None]
     controls = Controls()
-    for prefix in reversed(PREFIXES):
-        for raw_name, raw_value in headers:
-            name = raw_name.decode("ascii")
-            if name.lower().startswith(prefix):
-                _take(controls, name, name[len(prefix) :], raw_value)
+    for rank, raw_name, raw_value in sorted(found, key=lambda each: each[0]):
+        name = raw_name.decode("ascii")
+        _take(controls, name, name[len(_BY_RANK[rank]) :], raw_value)
     return controls
+
+
+@lru_cache(maxsize=4096)
+def _rank(raw_name: bytes) -> int | None:
+    """Which family a control header is of, the one that wins last; None for any other header."""
+    name = raw_name.lower().decode("ascii")
+    return next((rank for rank, prefix in enumerate(_BY_RANK) if name.startswith(prefix)), None)
 
 
 def _take(controls: Controls, full_name: str, name: str, raw_value: bytes) -> None:

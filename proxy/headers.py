@@ -6,6 +6,7 @@ its own), and control headers. Out of an answer: hop-by-hop lines only; its fram
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -28,13 +29,13 @@ def is_control(name: bytes) -> bool:
 
 def request_head(method: str, target: bytes, host: bytes, headers: Headers, framing: bytes, added: Headers = ()) -> bytes:
     """The head for the upstream, its empty line included. `framing` is a complete header line, or empty. Raises Refused."""
-    dropped = _OURS_UPSTREAM | _named_by_connection(headers)
+    named = _named_by_connection(headers)
     parts = [method.encode("ascii"), b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
     for name, value in headers:
-        lowered = name.lower()
-        if lowered in dropped or lowered.startswith(_CONTROL_PREFIXES):
+        if _stays_behind(name) or (named and name.lower() in named):
             continue
-        _check(name, value)
+        if b"\r" in value or b"\n" in value or b"\0" in value:  # the server's parser lets none through: a second lock on the door
+            raise Refused(f"header {name.decode('latin-1')} has a control byte in its value")
         parts += (name, b": ", value, b"\r\n")
     for name, value in added:
         parts += (name, b": ", value, b"\r\n")
@@ -44,11 +45,11 @@ def request_head(method: str, target: bytes, host: bytes, headers: Headers, fram
 
 def response_head(status: int, reason: bytes, headers: Headers, added: Headers, *, close: bool, unframed: bool = False) -> bytes:
     """The head for the client. `unframed`: for an HTTP/1.0 client the chunked framing is taken off."""
-    dropped = _HOP_BY_HOP | _named_by_connection(headers)
+    named = _named_by_connection(headers)
     parts = [b"HTTP/1.1 %d " % status, reason, b"\r\n"]
     for name, value in headers:
-        lowered = name.lower()
-        if lowered in dropped or (unframed and lowered == b"transfer-encoding"):
+        lowered = lower(name)
+        if lowered in _HOP_BY_HOP or lowered in named or (unframed and lowered == b"transfer-encoding"):
             continue
         parts += (name, b": ", value, b"\r\n")
     for name, value in added:
@@ -77,7 +78,15 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(named) - _NEVER_NAMED - {b"close", b"", b"content-length", b"transfer-encoding"}
 
 
-def _check(name: bytes, value: bytes) -> None:
-    """The server's parser lets no CR, LF or NUL through; this is the second lock on the same door."""
-    if b"\r" in value or b"\n" in value or b"\0" in value:
-        raise Refused(f"header {name.decode('latin-1')} has a control byte in its value")
+# The same few dozen names come all day: what a name means is decided once.
+_NAMES_KEPT = 4096
+
+
+@lru_cache(maxsize=_NAMES_KEPT)
+def lower(name: bytes) -> bytes:
+    return name.lower()
+
+
+@lru_cache(maxsize=_NAMES_KEPT)
+def _stays_behind(name: bytes) -> bool:
+    return name.lower() in _OURS_UPSTREAM or is_control(name)

@@ -10,7 +10,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 
-from proxy import metrics
 from proxy.answers import answer_head
 from proxy.call import Call, Failure, Recording
 from proxy.client import ClientConnection, ClientServer, Relayed, is_chunked, wants_close, wants_upgrade
@@ -18,6 +17,7 @@ from proxy.control import read_controls
 from proxy.headers import Headers, Refused, first, request_head
 from proxy.relay import Relay
 from proxy.routes import NoRoute, Route, Routes
+from proxy.tally import Tally
 from proxy.trace import read_trace
 from proxy.upstream.connection import Connection
 from proxy.upstream.faults import UpstreamFault
@@ -66,6 +66,7 @@ class ProxyServer:
         self._connections: set[ClientConnection] = set()
         self._relays: set[Relay] = set()
         self._sweeper: asyncio.Task[None] | None = None
+        self._tally = Tally()
         self.web_server = ClientServer(
             self,
             self._handle,
@@ -95,15 +96,14 @@ class ProxyServer:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._pool.stop()
+        self._tally.tell(0)
         return len(cut)
 
     def opened(self, connection: ClientConnection) -> None:
         self._connections.add(connection)
-        metrics.CONNECTIONS.inc()
 
     def closed(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)
-        metrics.CONNECTIONS.dec()
 
     # A request
 
@@ -143,8 +143,7 @@ class ProxyServer:
             on_done=self._done,
         )
         self._relays.add(relay)
-        metrics.IN_FLIGHT.inc()
-        metrics.ADMITTED.inc()
+        self._tally.admitted()
         return relay
 
     async def _forward(self, request: BaseRequest, client: ClientConnection, relay: Relay) -> None:
@@ -179,7 +178,7 @@ class ProxyServer:
         connection = self._pool.idle(route.upstream.origin)
         if connection is None:
             before_ms = call.now_ms()
-            metrics.UPSTREAM_CONNECTS.labels(route.upstream.name).inc()
+            self._tally.connected(route.upstream.name)
             connection = await self._pool.connect(route.upstream.origin)
             call.connect_s = (call.now_ms() - before_ms) / 1000
         return connection
@@ -279,12 +278,13 @@ class ProxyServer:
 
     def _done(self, relay: Relay) -> None:
         self._relays.discard(relay)
-        count(relay.call)
+        self._tally.ended(relay.call)
 
     async def _sweep_forever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
+            self._tally.tell(len(self._connections))
             for connection in list(self._connections):
                 if (
                     connection.relay is not None
@@ -294,23 +294,6 @@ class ProxyServer:
                     text = f"the client took no byte of its answer for {self._limits.write_timeout_s:g} s (write_timeout_s)"
                     connection.relay.give_up("client_disconnected", Failure("client", "write_timeout", text))
                     connection.abort()
-
-
-def count(call: Call) -> None:
-    """A call that ended, in the metrics."""
-    facts = call.facts
-    response = facts["response"]
-    status = f"{response['status'] // 100}xx" if response["status"] else "none"
-    metrics.CALLS.labels(facts["target"]["upstream"] or "none", status, response["end"]).inc()
-    metrics.IN_FLIGHT.dec()
-    metrics.REQUEST_BYTES.inc(facts["request"]["body_bytes"])
-    metrics.RESPONSE_BYTES.inc(response["body_bytes"])
-    if response["end"] == "rejected":
-        metrics.REFUSED.labels(response["error"]["type"]).inc()
-    if call.upstream_started_ms is not None:
-        metrics.ADDED.observe(call.proxy_ms / 1000)
-    if (first_byte_ms := facts["timing"]["first_byte_ms"]) is not None:
-        metrics.FIRST_BYTE.observe(first_byte_ms / 1000)
 
 
 def _framed(request: BaseRequest, body: bytes) -> bytes:

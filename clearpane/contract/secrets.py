@@ -78,14 +78,25 @@ _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)@")
 
 def safe_headers(raw: Iterable[tuple[bytes, bytes]], allowed: frozenset[bytes]) -> dict[str, str]:
     """The allowed headers: names in small letters, duplicates joined by ', '."""
-    exact, prefixes = _names(allowed)
     safe: dict[str, str] = {}
     for raw_name, raw_value in raw:
-        name = raw_name.lower()
-        if name in exact or name.startswith(prefixes):
-            key, value = name.decode("latin-1"), raw_value.decode("utf-8", "replace")
+        key = _shown(raw_name, allowed)
+        if key is not None:
+            value = raw_value.decode("utf-8", "replace")
             safe[key] = f"{safe[key]}, {value}" if key in safe else value
     return safe
+
+
+# Clients and providers use the same few dozen names all day: what a name means is decided once.
+_NAMES_KEPT = 4096
+
+
+@lru_cache(maxsize=_NAMES_KEPT)
+def _shown(raw_name: bytes, allowed: frozenset[bytes]) -> str | None:
+    """The name under which an allowed header stands on the record."""
+    name = raw_name.lower()
+    exact, prefixes = _names(allowed)
+    return name.decode("latin-1") if name in exact or name.startswith(prefixes) else None
 
 
 @lru_cache(maxsize=8)
@@ -93,11 +104,22 @@ def _names(allowed: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[bytes, ..
     return frozenset(n for n in allowed if not n.endswith(b"*")), tuple(n[:-1] for n in allowed if n.endswith(b"*"))
 
 
+@lru_cache(maxsize=_NAMES_KEPT)
+def _holds(raw_name: bytes) -> bytes | None:
+    """The small-letter name of a header that holds secrets, else None."""
+    name = raw_name.lower()
+    secret = name == b"cookie" or (name not in _HARMLESS_HEADERS and _SECRET_HEADER.fullmatch(name))
+    return name if secret else None
+
+
 def credential_of(raw_headers: Iterable[tuple[bytes, bytes]], raw_query: bytes) -> bytes | None:
     """The key a caller shows, for its fingerprint; the first of header and query that has one."""
-    headers = {name.lower(): value for name, value in reversed(list(raw_headers))}
+    shown: dict[bytes, bytes] = {}
+    for raw_name, value in raw_headers:
+        if (name := _holds(raw_name)) is not None:
+            shown.setdefault(name, value)
     for name in _KEY_HEADERS:
-        if key := _bare(headers.get(name, b"")):
+        if key := _bare(shown.get(name, b"")):
             return key
     return next((value for value in _query_secrets(raw_query) if value), None)
 
@@ -106,10 +128,10 @@ def credentials_of(raw_headers: Iterable[tuple[bytes, bytes]], raw_query: bytes)
     """Every secret a request shows, longest first: what must stand in no record of it."""
     found: set[bytes] = set()
     for raw_name, value in raw_headers:
-        name = raw_name.lower()
+        name = _holds(raw_name)
         if name == b"cookie":
             found.update(v for v in _cookie_values(value) if len(v) >= _COOKIE_BYTES_MIN)
-        elif name not in _HARMLESS_HEADERS and _SECRET_HEADER.fullmatch(name):
+        elif name is not None:
             found.update(_spellings(_bare(value)))
     for value in _query_secrets(raw_query):
         found.update((value, unquote_to_bytes(value)))

@@ -13,8 +13,8 @@ from proxy.upstream.faults import Malformed
 Headers = list[tuple[bytes, bytes]]
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+# All header lines at once: names are tokens, values hold no control byte but the tab.
+_FIELDS = re.compile(rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*+)*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
@@ -41,23 +41,17 @@ class Head:
 
 def parse_head(block: bytes, method: str) -> Head:
     """`block` ends before the empty line. Raises Malformed."""
-    lines = block.split(b"\r\n")
-    found = _STATUS_LINE.fullmatch(lines[0])
+    first, *lines = block.split(b"\r\n")
+    found = _STATUS_LINE.fullmatch(first)
     if found is None:
         raise Malformed("the answer does not begin with an HTTP/1.1 status line")
-    headers = [_field(line) for line in lines[1:]]
+    if _FIELDS.fullmatch(block, len(first)) is None:
+        raise Malformed("the answer has a header line that is not `name: value`")
+    headers = [(name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
     status = int(found[2])
     framing, length = _framing(status, method, headers)
     persistent = framing is not Framing.CLOSE and found[1] == b"1" and not _says_close(headers)
     return Head(status, found[3] or b"", headers, framing, length, persistent)
-
-
-def _field(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    value = value.strip(b" \t")
-    if not colon or _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-        raise Malformed("the answer has a header line that is not `name: value`")
-    return name, value
 
 
 def _framing(status: int, method: str, headers: Headers) -> tuple[Framing, int]:
