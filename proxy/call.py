@@ -13,18 +13,17 @@ from typing import Protocol
 
 import orjson
 
-from clearpane import __version__
 from clearpane.contract import bodies, identifiers, secrets
-from clearpane.contract.envelope import SCHEMA, End, ErrorSource, Facts
+from clearpane.contract.envelope import End, ErrorSource
 from proxy.capture import Budget, Capture
 from proxy.chunk_times import ChunkTimes
 from proxy.control import Controls
-from proxy.headers import Headers, first
+from proxy.facts import first_facts, request_facts
+from proxy.headers import Headers
 from proxy.routes import Route
 from proxy.trace import Trace
 
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream", "application/stream+json")
-_USER_AGENT_CHARS_MAX = 512
 # Of a compressed error answer, when opened: providers' errors are a few hundred bytes.
 _ERROR_BYTES_MAX, _ERROR_RATIO_MAX = 256 << 10, 100
 
@@ -93,7 +92,10 @@ class Call:
         self.provider: str | None = None
         query = target.partition("?")[2].encode("utf-8", "surrogateescape")
         self._secrets = secrets.credentials_of(headers, query)
-        self.facts = self._first_facts(method, target, query, headers, controls)
+        key = secrets.credential_of(headers, query)
+        fingerprint = recording.fingerprint(key) if key else None
+        self.facts = first_facts(self.request_id, recording.hostname, _timestamp(time.time_ns()), controls, fingerprint, headers)
+        self.facts["request"] = request_facts(method, target, headers)
         self._sequence = -1
 
     def admit(self, trace: Trace, route: Route | None) -> None:
@@ -188,82 +190,6 @@ class Call:
             timing["chunk_marks"] = times.marks
             timing["chunk_gap_p50_ms"], timing["chunk_gap_p95_ms"] = times.gap_quantile_ms(0.5), times.gap_quantile_ms(0.95)
             timing["chunk_gap_max_ms"] = None if times.gap_max_ms is None else round(times.gap_max_ms, 3)
-
-    def _first_facts(self, method: str, target: str, query: bytes, headers: Headers, controls: Controls) -> Facts:
-        key = secrets.credential_of(headers, query)
-        agent = first(headers, b"user-agent")
-        allowed = secrets.safe_headers(headers, secrets.ALLOWED_REQUEST_HEADERS)
-        received_at = _timestamp(time.time_ns())
-        return {
-            "schema": SCHEMA,
-            "event": "started",
-            "request_id": self.request_id,
-            "client_request_id": controls.text("request-id"),
-            "hostname": self._recording.hostname,
-            "version": __version__,
-            "recorded_at": received_at,
-            "trace": {"trace_id": None, "span_id": None, "parent_span_id": None, "x_request_id": None},
-            "caller": {
-                "key_fingerprint": self._recording.fingerprint(key) if key else None,
-                "user_id": controls.text("user-id"),
-                "session_id": controls.text("session-id"),
-                "session_path": controls.text("session-path"),
-                "session_name": controls.text("session-name"),
-                "prompt_id": controls.text("prompt-id"),
-                "properties": controls.properties,
-                "tags": [],
-                "user_agent": agent.decode("utf-8", "replace")[:_USER_AGENT_CHARS_MAX] if agent else None,
-            },
-            "target": {"provider": None, "upstream": None, "operation": None, "url": None},
-            "request": {
-                "method": method,
-                "path": secrets.safe_target(target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")),
-                "headers": allowed,
-                "body": None,
-                "body_encoding": None,
-                "content_encoding": allowed.get("content-encoding"),
-                "body_bytes": None,
-                "body_sha256": None,
-                "truncated": False,
-            },
-            "response": {
-                "status": None,
-                "headers": {},
-                "body": None,
-                "body_encoding": None,
-                "content_encoding": None,
-                "body_bytes": None,
-                "body_sha256": None,
-                "truncated": False,
-                "streamed": None,
-                "end": None,
-                "error": None,
-            },
-            "timing": {
-                "received_at": received_at,
-                "upstream_started_ms": None,
-                "upstream_headers_ms": None,
-                "first_byte_ms": None,
-                "last_byte_ms": None,
-                "proxy_ms": None,
-                "duration_ms": None,
-                "chunks": None,
-                "chunk_gap_p50_ms": None,
-                "chunk_gap_p95_ms": None,
-                "chunk_gap_max_ms": None,
-                "chunk_marks": [],
-            },
-            "policy": {
-                "cache": None,
-                "retries": [],
-                "fallback_index": None,
-                "rate_limit": None,
-                "sampled": True,
-                "omitted": controls.omitted,
-                "dropped": [],
-                "redactions": 0,
-            },
-        }
 
 
 def _url_of(route: Route) -> str:
