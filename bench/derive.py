@@ -121,9 +121,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="time per figure")
     seconds = parser.parse_args().seconds
     book = PriceBook()
-    print(
-        f"per second of one core's time; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n"
-    )
+    print(f"per second of one core's time; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print(f"{'answer':32}{'4 KB':>9}{'32 KB':>9}{'256 KB':>9}")
     for name, form in FORMS.items():
         print(f"{name:32}" + "".join(f"{rate(form(size << 10), book, seconds):>9,.0f}" for size in (4, 32, 256)), flush=True)

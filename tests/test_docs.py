@@ -33,7 +33,7 @@ def test_every_header_is_described() -> None:
 
 def metrics() -> dict[str, str]:
     found = {}
-    for module in ("proxy.metrics", "proxy.metrics_shipper", "consumer.metrics"):
+    for module in ("proxy.metrics", "proxy.shipper.metrics", "consumer.metrics"):
         for value in vars(importlib.import_module(module)).values():
             if hasattr(value, "describe") and hasattr(value, "_documentation"):
                 name = value._name + ("_total" if type(value).__name__ == "Counter" else "")

@@ -20,7 +20,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from clearpane.contract.envelope import SCHEMA, SCHEMA_HEADER
 from clearpane.settings import Settings
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.circuit import Circuit, State
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.journal import Entry, Journal
 from proxy.shipper.tracker import Tracker
 from proxy.spool.folder import segment_path

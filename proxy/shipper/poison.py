@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.envelopes import Message, shrunk
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from itertools import takewhile
 
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.backoff import Backoff
 from proxy.shipper.envelopes import Message
 from proxy.shipper.ledger import Ledger

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Coroutine
 
 from clearpane.contract.identifiers import partition_of
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.envelopes import Message
 from proxy.shipper.kafka import Fate, Kafka, Record
 from proxy.shipper.ledger import Ledger

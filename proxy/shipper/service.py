@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from clearpane.settings import Settings
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.kafka import Kafka
 from proxy.shipper.post import Intake
 from proxy.shipper.tail import Tail

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clearpane.contract.identifiers import partition_of
 from clearpane.settings import Settings
-from proxy import metrics_shipper as metrics
+from proxy.shipper import metrics
 from proxy.shipper.delivery import Choice, Ways
 from proxy.shipper.envelopes import Message
 from proxy.shipper.kafka import Kafka

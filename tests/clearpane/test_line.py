@@ -7,7 +7,8 @@ from clearpane.cli.line import Line
 
 ROW: dict[str, Any] = {
     "received_at": "2026-11-21T10:49:51+00:00", "model": "gpt-4o-mini", "status": 200, "end": "complete", "input_tokens": 11,
-    "cache_read_tokens": 5, "output_tokens": 43, "usage_source": "provider", "cost_total": "0.0000274", "duration_ms": 3538.0, "user_id": "ada",
+    "cache_read_tokens": 5, "output_tokens": 43,
+   "usage_source": "provider", "cost_total": "0.0000274", "duration_ms": 3538.0, "user_id": "ada",
 }  # fmt: skip
 
 
