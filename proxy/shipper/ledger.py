@@ -7,6 +7,7 @@ from pathlib import Path
 
 from proxy.shipper import metrics
 from proxy.shipper.journal import Entry, Journal
+from proxy.shipper.reserve import FULL, Reserve
 from proxy.shipper.tracker import Tracker
 from proxy.spool.folder import segment_path
 
@@ -22,6 +23,7 @@ class Ledger:
         self.tracker = Tracker()
         self._spool = spool
         self._journal = Journal(spool)
+        self._reserve = Reserve(spool.parent)
         self._lock = asyncio.Lock()
 
     @property
@@ -34,7 +36,12 @@ class Ledger:
         if self._journal.damaged_bytes:
             metrics.JOURNAL_DAMAGED.inc(self._journal.damaged_bytes)
             log.warning("spool %s: the last %d bytes of its journal were torn and are cut", self._spool.name, self._journal.damaged_bytes)
-        await asyncio.to_thread(self._journal.rewrite, self.tracker.snapshot())
+        try:
+            await asyncio.to_thread(self._journal.rewrite, self.tracker.snapshot())
+        except OSError as error:
+            if error.errno not in FULL or not self._reserve.give():
+                raise
+            await asyncio.to_thread(self._journal.rewrite, self.tracker.snapshot())
 
     async def write(self, entries: list[Entry], *, frames: frozenset[int] | None = None) -> None:
         """With `frames`, the segments whose frames the entries rely on, both outlive the loss of power."""
@@ -46,6 +53,8 @@ class Ledger:
                     break
                 except OSError as error:
                     metrics.DISK_ERRORS.inc()
+                    if error.errno in FULL and self._reserve.give():
+                        continue
                     log.warning(
                         "spool %s: the journal cannot be written (%s): nothing is sent until it can", self._spool.name, error.strerror
                     )

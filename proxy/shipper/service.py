@@ -14,6 +14,7 @@ from clearpane.settings import Settings
 from proxy.shipper import metrics
 from proxy.shipper.kafka import Kafka
 from proxy.shipper.post import Intake
+from proxy.shipper.reserve import Reserve
 from proxy.shipper.tail import Tail
 from proxy.spool import claim, spools
 
@@ -90,6 +91,7 @@ class _Service:
     def __init__(self, settings: Settings, kafka: Kafka | None, intake: Intake | None) -> None:
         self._settings, self._kafka, self._intake = settings, kafka, intake
         self._root = settings.data / "spool"
+        self._reserve = Reserve(self._root)
         self._tails: dict[Path, tuple[Tail, asyncio.Task[None]]] = {}
         self._stopping = asyncio.Event()
 
@@ -102,6 +104,7 @@ class _Service:
     async def _scan(self) -> None:
         self._reap()
         found = await asyncio.to_thread(spools, self._root)
+        await asyncio.to_thread(self._reserve.keep)
         for folder in found:
             if folder not in self._tails:
                 self._follow(folder)
