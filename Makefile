@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
-	$$name -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
+	$$name -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
