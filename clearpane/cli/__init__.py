@@ -71,6 +71,13 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
         "--config", type=Path, default=None, metavar="FILE", help="TOML file with settings; default ./clearpane.toml if it exists"
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in dict.fromkeys(_COMMANDS[name][0] for name in names):
-        importlib.import_module(f"clearpane.cli.{module}").register(commands)
+    modules = dict.fromkeys(_COMMANDS[name][0] for name in names)
+    for module in modules:
+        try:
+            found = importlib.import_module(f"clearpane.cli.{module}")
+        except ImportError:
+            if len(modules) == 1:  # asked for: the caller says what is missing
+                raise
+            continue  # this installation has not the extra: its help shows what it can do
+        found.register(commands)
     return parser
