@@ -81,8 +81,7 @@ def _start_all(chosen: list[Service], folder: Path) -> None:
 
 def _with(chosen: list[Service], folder: Path | None, command: list[str]) -> int:
     """The command's exit status. What this machine cannot have is named in one line, and with CI=true that is a failure."""
-    temporary = Path(tempfile.mkdtemp(prefix="clearpane-services-"))
-    place = folder or temporary
+    place = folder or Path(tempfile.mkdtemp(prefix="clearpane-services-"))
     started: list[Service] = []
     for number in FORWARDED:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -103,7 +102,8 @@ def _with(chosen: list[Service], folder: Path | None, command: list[str]) -> int
     finally:
         for one in chosen:
             service.stop(one, place / one.name)
-        shutil.rmtree(temporary, ignore_errors=True)
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
