@@ -44,13 +44,21 @@ class Process:
         self._arguments = arguments
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                self.command(*arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env=self.environment(),
             )
+
+    @staticmethod
+    def command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", *arguments]
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
 
     async def ready(self) -> "Process":
         assert self.process.stdout is not None
@@ -165,8 +173,7 @@ class Load:
 async def clearpane(*arguments: str, codes: tuple[int, ...] = (0,)) -> bytes:
     """The command's standard output."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clearpane.cli", *arguments,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        *Process.command("clearpane.cli", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=Process.environment(),
     )  # fmt: skip
     out, err = await process.communicate()
     assert process.returncode in codes, (out[-2000:], err[-2000:])
