@@ -44,8 +44,8 @@ async def begin_stream(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamW
     data = json.dumps(STREAM).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer sk-0123456789abcdef\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-        % (len(data), data)
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer sk-0123456789abcdef\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
     )
     await asyncio.wait_for(reader.readuntil(b"data: "), 20)
     return reader, writer
