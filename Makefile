@@ -12,8 +12,6 @@ READY := $(VENV)/.ready
 SERVICES := $(BIN)/python deploy/services
 RUN := .services
 PACKAGES := clearpane proxy consumer reader
-# These belong to the tests and to deploy/services; the command itself refuses a variable that it does not know.
-CLEAN := env -u CLEARPANE_CACHE -u CLEARPANE_TEST_KAFKA -u CLEARPANE_TEST_S3
 
 .PHONY: help demo up install test test-minio lint bench services services-stop compose-check compose-env lock clean
 
@@ -21,10 +19,10 @@ help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: install  ## a trial with a built-in fake provider: calls by the official SDKs, recorded and shown
-	@$(CLEAN) $(BIN)/clearpane demo
+	@$(BIN)/clearpane demo
 
 up: install  ## proxy, shipper and consumer on this machine; records in a local folder
-	@$(CLEAN) $(BIN)/clearpane up
+	@$(BIN)/clearpane up
 
 install: $(READY)  ## leave the command at .venv/bin/clearpane
 
@@ -48,7 +46,7 @@ test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)
 
 bench: install  ## added latency and calls per second against direct and nginx
-	@$(CLEAN) bench/run
+	@bench/run
 
 services: install  ## leave a real Kafka and a real S3 server running on loopback
 	@$(SERVICES) start kafka versitygw --in $(RUN)

@@ -17,6 +17,8 @@ from clearpane import forms
 from clearpane.forms import Malformed
 
 DEFAULT_FILE = "clearpane.toml"
+# The project's own tests and service scripts read these; a shell that has them may still run the command.
+_OF_TESTS = re.compile(r"CLEARPANE_(CACHE|TEST_[A-Z0-9_]+)")
 # A Kubernetes service called `clearpane...` puts these into every pod of its namespace.
 _OF_KUBERNETES = re.compile(
     r"CLEARPANE(_[A-Z0-9]+)*?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -175,7 +177,9 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[s
     known = fields()
     found: dict[str, tuple[str, Any]] = {}
     for variable, value in environ.items():
-        if not variable.startswith("CLEARPANE_") or variable == "CLEARPANE_CONFIG" or _OF_KUBERNETES.fullmatch(variable):
+        if not variable.startswith("CLEARPANE_") or variable == "CLEARPANE_CONFIG":
+            continue
+        if _OF_KUBERNETES.fullmatch(variable) or _OF_TESTS.fullmatch(variable):
             continue
         name = variable.removeprefix("CLEARPANE_").lower()
         if name in known:

@@ -124,7 +124,7 @@ class ClientConnection(RequestHandler):
         self._owner.closed(self)
         relay, self.relay = self.relay, None
         if relay is not None:
-            relay.client_lost(drain_s=self._owner.drain_s)
+            relay.client_lost(drain_s=self._owner.drain_s, stuck=self.stuck)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -24,6 +24,8 @@ from proxy.upstream.parser import Event
 _ID, _IGNORED, _TIMING = ID_HEADER.encode(), IGNORED_HEADER.encode(), TIMING_HEADER.encode()
 # Long lists of ignored headers are cut: an answer's head should stay small.
 _IGNORED_BYTES_MAX = 1024
+# How long the upstream is read on when the client has left: the end of the framing may be all that is missing.
+LAST_BYTES_S = 0.2
 
 
 class Client(Protocol):
@@ -52,6 +54,7 @@ class Relay:
         self._ignored = ignored
         self._on_done = on_done
         self._drain: asyncio.TimerHandle | None = None
+        self._seen_when_left: int | None = None  # body bytes that had gone to the client when it left
         self._whole = False  # the upstream's answer is complete; the client's socket may still be taking it
 
     @property
@@ -99,14 +102,19 @@ class Relay:
         elif self.connection is not None:
             self.connection.resume()
 
-    def client_lost(self, *, drain_s: float) -> None:
-        """The client is gone. The upstream is cut off, or (drain_s > 0) read on for so long that usage stays exact."""
+    def client_lost(self, *, drain_s: float, stuck: bool) -> None:
+        """The client is gone; `stuck`: its socket had not taken all. The upstream is cut off soon, or read on for `drain_s`.
+
+        Clients often leave when they have seen the last event, before the last byte of the framing: if nothing
+        but that was still to come, the call is complete.
+        """
         self._client = None
-        if self._whole or self.head is None or not drain_s:
+        if self._whole or self.head is None or (stuck and not drain_s):
             self._abandon()
         elif self.connection is not None:
+            self._seen_when_left = None if stuck else self.call.response.seen
             self.connection.resume()
-            self._drain = asyncio.get_running_loop().call_later(drain_s, self._abandon)
+            self._drain = asyncio.get_running_loop().call_later(max(drain_s, LAST_BYTES_S), self._abandon)
 
     def _abandon(self) -> None:
         self.give_up("client_disconnected", Failure("client", "client_disconnected", "the client closed its connection"))
@@ -165,7 +173,9 @@ class Relay:
     def _end_of_answer(self) -> None:
         self._whole = True
         self.connection = None
-        if self._client is None:
+        if self._client is None and self._seen_when_left == self.call.response.seen:
+            self._finish("complete")
+        elif self._client is None:
             self._finish("client_disconnected", Failure("client", "client_disconnected", "the client left; the answer was read to its end"))
         elif not self._client.unsent():
             self._finish("complete")

@@ -223,7 +223,7 @@ class ProxyServer:
         except (HttpProcessingError, web.RequestPayloadError):
             self._stop_upload(relay, connection, 400, "request_malformed", "the request's body is not framed as RFC 9112 has it")
         except ConnectionError:
-            relay.client_lost(drain_s=0)
+            relay.client_lost(drain_s=0, stuck=True)
         else:
             if is_chunked(request):
                 connection.write(b"0\r\n\r\n")

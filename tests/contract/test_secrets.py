@@ -226,20 +226,19 @@ def test_time_is_linear_whatever_comes(name: str) -> None:
         data = (HOSTILE[name] * (size // len(HOSTILE[name]) + 1))[:size]
         best = float("inf")
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             scrub(data, (b"a" * 40, b"sk-ant-" * 10))
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     small, large = seconds(1 << 17), seconds(1 << 20)
-    assert large < max(8 * small * 3, 0.05)
-    assert large < 2.0
+    assert large < max(8 * small * 3, 0.05)  # eight times the data; a quadratic would take 64 times the processor time
 
 
 def test_an_overlong_known_key_costs_no_more_than_its_bound() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     scrub(b"a" * 65_000 + b"c", (b"a" * 65_000 + b"b",))
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 BEARER = (b"Authorization", b"Bearer sk-ant-secret-0123456789")

@@ -261,6 +261,16 @@ async def test_a_client_that_leaves_before_the_answer_ends_the_upstreams_work(pr
     assert (await proxy.record())[0]["response"]["status"] is None
 
 
+async def test_a_client_that_leaves_after_the_last_event_has_seen_it_all(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n[DONE]\r\n", b"0\r\n\r\n", pause_s=0.05)
+    reader, writer = await proxy.connect()
+    writer.write(POST)
+    await reader.readuntil(b"[DONE]")
+    writer.transport.abort()
+    facts, _, response = await proxy.record()
+    assert (facts["response"]["end"], facts["response"]["error"], response) == ("complete", None, b"[DONE]")
+
+
 async def test_draining_reads_to_the_end_for_the_record(start_proxy: StartProxy, upstream: Upstream) -> None:
     proxy = await start_proxy(client_gone="drain", drain_s=5.0)
     upstream.answers(
