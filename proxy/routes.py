@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from proxy.upstream.origin import Origin
@@ -26,6 +27,7 @@ BUILT_IN: dict[str, str | None] = {
     "vllm": "http://127.0.0.1:8000",
 }
 DEFAULT = "default"
+_TARGETS_KEPT = 1024
 
 # Hosts that say which provider stands behind a URL of the user's own.
 _PROVIDER_HOSTS = (
@@ -106,13 +108,14 @@ class Routes:
         urls = {**BUILT_IN, **configured}
         self._default = _upstream(DEFAULT, default_upstream)
         self._named = {name: _upstream(name, url) if url else None for name, url in urls.items()}
+        self.find = lru_cache(maxsize=_TARGETS_KEPT)(self._find)  # callers use a handful of targets all day
 
     @property
     def names(self) -> list[str]:
         """Every upstream that calls can go to: a closed set, fit for metric labels."""
         return [DEFAULT, *sorted(name for name, upstream in self._named.items() if upstream)]
 
-    def find(self, target: str) -> Route:
+    def _find(self, target: str) -> Route:
         """`target`: the request target as it came, checked to begin with exactly one `/`. Raises NoRoute."""
         if not target.startswith("/") or target.startswith("//") or "#" in target:
             raise NoRoute("the request target must be a path that begins with one slash")

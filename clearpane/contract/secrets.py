@@ -89,6 +89,8 @@ def safe_headers(raw: Iterable[tuple[bytes, bytes]], allowed: frozenset[bytes]) 
 
 # Clients and providers use the same few dozen names all day: what a name means is decided once.
 _NAMES_KEPT = 4096
+# A caller shows the same keys with every call.
+_CALLERS_KEPT = 512
 
 
 @lru_cache(maxsize=_NAMES_KEPT)
@@ -126,12 +128,16 @@ def credential_of(raw_headers: Iterable[tuple[bytes, bytes]], raw_query: bytes) 
 
 def credentials_of(raw_headers: Iterable[tuple[bytes, bytes]], raw_query: bytes) -> tuple[bytes, ...]:
     """Every secret a request shows, longest first: what must stand in no record of it."""
+    return _secrets_in(tuple((name, value) for raw_name, value in raw_headers if (name := _holds(raw_name)) is not None), raw_query)
+
+
+@lru_cache(maxsize=_CALLERS_KEPT)
+def _secrets_in(headers: tuple[tuple[bytes, bytes], ...], raw_query: bytes) -> tuple[bytes, ...]:
     found: set[bytes] = set()
-    for raw_name, value in raw_headers:
-        name = _holds(raw_name)
+    for name, value in headers:
         if name == b"cookie":
             found.update(v for v in _cookie_values(value) if len(v) >= _COOKIE_BYTES_MIN)
-        elif name is not None:
+        else:
             found.update(_spellings(_bare(value)))
     for value in _query_secrets(raw_query):
         found.update((value, unquote_to_bytes(value)))
