@@ -2,6 +2,7 @@
 proxy/client.py know aiohttp's server."""
 
 import asyncio
+import logging
 import re
 from dataclasses import dataclass
 from typing import cast
@@ -23,6 +24,8 @@ from proxy.upstream.connection import Connection
 from proxy.upstream.faults import UpstreamFault
 from proxy.upstream.parser import Parser
 from proxy.upstream.pool import Pool
+
+log = logging.getLogger(__name__)
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -123,12 +126,20 @@ class ProxyServer:
         except asyncio.CancelledError:
             relay.give_up("shutdown", Failure("proxy", "shutdown", "the proxy stopped"))
             raise
-        except Exception as error:
-            relay.give_up("rejected", Failure("proxy", "internal", f"{type(error).__name__} in the proxy"))
-            raise
+        except Exception as defect:
+            log.exception("a defect of the proxy ended call %s", relay.call.request_id)
+            self._defect(relay, f"{type(defect).__name__} in the proxy; please report it with this id")
         finally:
             client.relay = None
         return Relayed(keep_alive=not relay.close and not self.draining).as_response()
+
+    def _defect(self, relay: Relay, message: str) -> None:
+        if relay.connection is not None:
+            relay.connection.close()
+        if relay.head is None:
+            relay.refuse(500, "internal", message, close=True)
+        else:
+            relay.give_up("rejected", Failure("proxy", "internal", message))
 
     def _admit(self, request: BaseRequest, client: ClientConnection) -> Relay:
         headers = request.raw_headers

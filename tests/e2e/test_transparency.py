@@ -405,3 +405,19 @@ async def test_an_abort_in_the_middle_of_a_body_ends_the_upstreams_connection(pr
     writer.close()
     await asyncio.wait_for(gone.wait(), 0.5)
     assert (await proxy.record())[0]["response"]["end"] == "client_disconnected"
+
+
+async def test_a_defect_of_ours_is_a_500_that_says_so_and_a_record(
+    proxy: Proxy, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **more: object) -> bytes:
+        raise RuntimeError("sk-secret-in-an-exception")
+
+    monkeypatch.setattr("proxy.server.request_head", broken)
+    lines, body = split_head(await proxy.call(POST))
+    assert lines[0] == b"HTTP/1.1 500 Internal Server Error"
+    assert b'"source":"proxy"' in body
+    assert b"sk-secret" not in body
+    facts, _, _ = await proxy.record()
+    assert (facts["response"]["end"], facts["response"]["error"]["type"]) == ("rejected", "internal")
+    assert "a defect of the proxy" in caplog.text
