@@ -23,7 +23,7 @@ class Ledger:
         self.tracker = Tracker()
         self._spool = spool
         self._journal = Journal(spool)
-        self._reserve = Reserve(spool.parent)
+        self._reserve = Reserve(spool.parent.parent)
         self._lock = asyncio.Lock()
 
     @property

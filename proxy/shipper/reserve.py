@@ -14,10 +14,10 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Reserve:
-    """One file beside the spools. Neither method raises."""
+    """One file in the data folder. Neither method raises."""
 
-    def __init__(self, root: Path, size: int = RESERVE_BYTES) -> None:
-        self._path = root / "reserve"
+    def __init__(self, data: Path, size: int = RESERVE_BYTES) -> None:
+        self._path = data / "reserve"
         self._size = size
 
     def keep(self) -> None:

@@ -91,7 +91,7 @@ class _Service:
     def __init__(self, settings: Settings, kafka: Kafka | None, intake: Intake | None) -> None:
         self._settings, self._kafka, self._intake = settings, kafka, intake
         self._root = settings.data / "spool"
-        self._reserve = Reserve(self._root)
+        self._reserve = Reserve(settings.data)
         self._tails: dict[Path, tuple[Tail, asyncio.Task[None]]] = {}
         self._stopping = asyncio.Event()
 

@@ -11,9 +11,8 @@ import pytest
 from proxy.shipper.journal import Journal
 from proxy.shipper.ledger import Ledger
 from proxy.shipper.reserve import Reserve
-from proxy.spool import spools
 
-SPOOL = "01a1fdba0000700080000000000000aa"
+SPOOL = "spool/01a1fdba0000700080000000000000aa"
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def fill(folder: Path) -> None:
 
 
 async def test_a_full_disk_still_takes_the_journal(small_disk: Path) -> None:
-    (small_disk / SPOOL).mkdir()
+    (small_disk / SPOOL).mkdir(parents=True)
     reserve = Reserve(small_disk, size=1 << 20)
     reserve.keep()
     ledger = Ledger(small_disk / SPOOL)
@@ -52,7 +51,7 @@ async def test_a_full_disk_still_takes_the_journal(small_disk: Path) -> None:
 
 
 async def test_a_shipper_can_start_on_a_full_disk(small_disk: Path) -> None:
-    (small_disk / SPOOL).mkdir()
+    (small_disk / SPOOL).mkdir(parents=True)
     Reserve(small_disk, size=1 << 20).keep()
     fill(small_disk)
     ledger = Ledger(small_disk / SPOOL)
@@ -60,7 +59,7 @@ async def test_a_shipper_can_start_on_a_full_disk(small_disk: Path) -> None:
     await ledger.close()
 
 
-def test_it_is_made_again_when_there_is_room_and_is_no_spool(small_disk: Path) -> None:
+def test_it_is_made_again_when_there_is_room(small_disk: Path) -> None:
     reserve = Reserve(small_disk, size=1 << 20)
     reserve.keep()
     assert (small_disk / "reserve").stat().st_blocks * 512 >= 1 << 20
@@ -72,4 +71,3 @@ def test_it_is_made_again_when_there_is_room_and_is_no_spool(small_disk: Path) -
     (small_disk / "filler").unlink()
     reserve.keep()
     assert (small_disk / "reserve").exists()
-    assert spools(small_disk) == []
