@@ -139,7 +139,15 @@ async def test_follow_shows_what_comes_and_ends_with_ctrl_c(maker: Any, folder: 
     now = datetime.now(UTC)
     await maker.append("k-calls-0-0", [maker.call(now, user_id="first")])
     command = [sys.executable, "-m", "clearpane.cli", "calls", "--follow", "--json", "--lake", str(folder)]
-    following = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    following = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in its background has them ignore Ctrl-C, and their children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert following.stdout is not None
         assert json.loads(following.stdout.readline())["user_id"] == "first"
