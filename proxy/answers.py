@@ -46,9 +46,7 @@ def error_body(status: int, reason: str, message: str, *, request_id: str | None
     )
 
 
-def answer_head(status: int, body: bytes, headers: list[tuple[bytes, bytes]], *, close: bool) -> bytes:
-    parts = [b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (status, _PHRASES.get(status, b""), len(body))]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
-    return b"".join(parts)
+def answer_head(status: int, body: bytes, added: bytes = b"", *, close: bool) -> bytes:
+    """`added`: further header lines, each with its CRLF."""
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (status, _PHRASES.get(status, b""), len(body))
+    return b"".join((head, added, b"Connection: close\r\n\r\n" if close else b"\r\n"))

@@ -1,4 +1,4 @@
-"""A bounded copy of a body beside its stream: it keeps references, counts and, beyond the bound, hashes."""
+"""A bounded copy of a body beside its stream: it keeps references and counts; beyond the bound, where they end, it hashes."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ class Budget:
 
 
 class Capture:
-    """One side of one call. `add` never fails and never copies; `close` gives the bytes back to the budget."""
+    """One side of one call. `add` never fails and never copies; `close` gives the room back to the budget."""
 
     __slots__ = ("_budget", "_bytes_max", "_hash", "_kept", "_pieces", "seen", "truncated")
 
@@ -47,17 +47,8 @@ class Capture:
         self._kept += len(piece)
         self._budget.used += len(piece)
 
-    def bytes(self) -> bytes:
-        """What was kept: the body, or its first bytes when `truncated`."""
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
-
-    def sha256(self) -> str:
-        """Of the whole body, kept or not."""
-        return (self._hash or hashlib.sha256(self.bytes())).hexdigest()
-
-    def close(self) -> None:
+    def close(self) -> tuple[int, bool, str | None, list[bytes]]:
+        """Bytes seen; whether the pieces are only the first of them; then, and only then, the digest of all; the pieces."""
         self._budget.used -= self._kept
         self._kept = 0
-        self._pieces = []
+        return self.seen, self.truncated, self._hash.hexdigest() if self._hash is not None else None, self._pieces

@@ -1,7 +1,9 @@
 """The client's connection: aiohttp's own connection class, with the answer's bytes written straight to its socket.
 
-aiohttp keeps what it is good at: the llhttp parser, keep-alive, pipelining, shutdown. What is private in it
-is touched in this module alone; tests/proxy/test_client.py fails by name when aiohttp changes it.
+aiohttp keeps what it is good at: the llhttp parser, pipelining, shutdown, bodies that are still on their way.
+A plain request that is all there is served from here, without the task and the objects of aiohttp's way; one
+whose head was seen before, without parsing it again. What is private in aiohttp is touched in this module
+alone; tests/proxy/test_client.py fails by name when aiohttp changes it.
 """
 
 import asyncio
@@ -10,19 +12,32 @@ import struct
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import web
-from aiohttp.http_parser import HttpRequestParser
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from clearpane.contract.controls import ID_HEADER
 from clearpane.contract.identifiers import new_request_id
 from proxy import metrics
-from proxy.answers import answer_head, error_body
+from proxy.answers import REASON_HEADER, answer_head, error_body
+from proxy.heads import Span, is_plain, may_be_head, span_of
+from proxy.plan import Message, Plan, Plans
 from proxy.relay import Relay
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
 _LINGER_OFF = struct.pack("ii", 1, 0)
+# One read at a time is under way in a process, and it is copied out at once.
+_READ_BYTES = 256 << 10
+_READ = memoryview(bytearray(_READ_BYTES))
+# A larger request is sent on as it comes; a smaller one is waited for, but not for long.
+WHOLE_BYTES_MAX = 64 << 10
+WHOLE_WAIT_S = 0.05
+# A head that comes in more pieces is left to aiohttp's parser, which reads each byte once.
+HEAD_READS_MAX = 8
+_UNREADABLE = "the request is not HTTP/1.1 that can be read in one way only (RFC 9112), or its head is too large"
+_HEALTH = (b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz")
 
 
 class WeakParser(Exception):
@@ -35,16 +50,13 @@ def assert_c_parser() -> None:
         raise WeakParser("aiohttp's compiled parser is missing: install a wheel of aiohttp, without AIOHTTP_NO_EXTENSIONS")
 
 
-def is_chunked(request: "BaseRequest") -> bool:
-    return bool(request._message.chunked)  # noqa: SLF001 - see the head of this module
+def message_of(request: "BaseRequest") -> Message:
+    return _message(request._message)  # noqa: SLF001 - see the head of this module
 
 
-def wants_close(request: "BaseRequest") -> bool:
-    return bool(request._message.should_close)  # noqa: SLF001 - see the head of this module
-
-
-def wants_upgrade(request: "BaseRequest") -> bool:
-    return bool(request._message.upgrade)  # noqa: SLF001 - see the head of this module
+def _message(raw: RawRequestMessage) -> Message:
+    version = (raw.version.major, raw.version.minor)
+    return Message(raw.method, raw.path, version, raw.raw_headers, bool(raw.chunked), bool(raw.should_close), bool(raw.upgrade))
 
 
 class Relayed:
@@ -65,26 +77,55 @@ class Relayed:
 
 
 class Owner(Protocol):
-    """Who wants to know of connections: the server."""
+    """Who serves the connections: the server."""
 
     drain_s: float
+    plans: Plans
 
     def opened(self, connection: "ClientConnection") -> None: ...
 
     def closed(self, connection: "ClientConnection") -> None: ...
 
+    def serve(self, connection: "ClientConnection", plan: Plan, length: int | None, body: bytes) -> None:
+        """A request that is all there."""
 
-class ClientConnection(RequestHandler):
-    """One client. `relay` is the call in flight, if there is one. Implements proxy.relay.Client."""
 
-    __slots__ = ("_owner", "last_progress_s", "relay", "stuck")
+class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
+    """One client. `relay` is the call in flight, if there is one. Implements proxy.relay.Client.
+
+    Bytes that begin a request are `_held` until it is whole. `_rest` counts what is still to come of a request that
+    went aiohttp's way and whose end is known; `_left_to_aiohttp`: nobody but its parser knows where we are.
+    """
+
+    __slots__ = (
+        "_body_wait",
+        "_held",
+        "_left_to_aiohttp",
+        "_owner",
+        "_reading",
+        "_reads",
+        "_rest",
+        "idle_since_s",
+        "last_progress_s",
+        "relay",
+        "stuck",
+        "whole",
+    )
 
     def __init__(self, owner: Owner, manager: "web.Server", **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._owner = owner
         self.relay: Relay | None = None
+        self.whole = False  # the call in flight came in one piece, past aiohttp
         self.stuck = False  # the socket takes no more for now
         self.last_progress_s = 0.0
+        self.idle_since_s = 0.0  # since then there was no call, or a part of a request has been here
+        self._held = b""
+        self._rest = 0
+        self._reads = 0  # with the head still not all here
+        self._body_wait: asyncio.TimerHandle | None = None
+        self._left_to_aiohttp = False
+        self._reading = True
 
     # proxy.relay.Client
 
@@ -108,20 +149,54 @@ class ClientConnection(RequestHandler):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
         transport.close()
 
+    def answered(self, *, close: bool) -> None:
+        if not self.whole:  # aiohttp goes on by itself
+            return
+        self.relay, self.whole = None, False
+        self.idle_since_s = self._loop.time()
+        if close:
+            self.close_idle()
+        elif self._held:
+            self._loop.call_soon(self._take_held)
+
     def abort(self) -> None:
         """At once, whatever was not sent yet."""
         if self.transport is not None:
             self.transport.abort()
 
+    # The server
+
+    @property
+    def begun(self) -> bool:
+        """A part of a request has come, and no call yet."""
+        return bool(self._held)
+
+    def close_idle(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    def refuse(self, status: int, reason: str, text: str) -> None:
+        """Of a request that is no HTTP, or never came: there is no call to record, only an answer and a count."""
+        metrics.UNREADABLE.inc()
+        request_id = new_request_id()
+        body = error_body(status, reason, text, request_id=request_id, anthropic=False)
+        added = b"%b: %b\r\n%b: %b\r\n" % (ID_HEADER.encode(), request_id.encode(), REASON_HEADER, reason.encode())
+        self.send(answer_head(status, body, added, close=True) + body)
+        self.close_idle()
+
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.idle_since_s = self._loop.time()
         self._owner.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._owner.closed(self)
+        self._held = b""
+        if self._body_wait is not None:
+            self._body_wait.cancel()
         relay, self.relay = self.relay, None
         if relay is not None:
             relay.client_lost(drain_s=self._owner.drain_s, stuck=self.stuck)
@@ -141,20 +216,124 @@ class ClientConnection(RequestHandler):
         if self.relay is not None:
             self.relay.flushed()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio would else make and drop a buffer of this size for each read."""
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_READ[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        if self._left_to_aiohttp:
+            super().data_received(data)
+        elif self._rest:
+            self._pass(data, self._rest)
+        elif self.relay is None and self._waiter is not None:
+            self._take(self._held + data if self._held else data)
+        elif self.whole:
+            self._hold(self._held + data)
+        else:  # behind a request that aiohttp is still at
+            self._leave(data)
+
+    # Requests
+
+    def _take_held(self) -> None:
+        if self._held and self.relay is None and self.transport is not None:
+            self._take(self._held)
+
+    def _take(self, data: bytes) -> None:
+        """Bytes that begin a request, with none in flight."""
+        span = span_of(data)
+        if span is None:
+            self._await_head(data)
+            return
+        plan = self._owner.plans.known(span.key)
+        if plan is None and (not is_plain(span.key) or data.startswith(_HEALTH)):
+            self._leave(data)
+        elif len(data) >= span.size:
+            self._hold(data[span.size :])
+            self._serve(span, plan, data if len(data) == span.size else data[: span.size])
+        elif span.size <= WHOLE_BYTES_MAX:
+            self._hold(data)
+            self._wait_for_body(span)
+        else:
+            self._pass(data, span.size)
+
+    def _wait_for_body(self, span: Span) -> None:
+        """SDKs write head and body apart, and the body is here a moment later; if it is not, it takes the ordinary way."""
+        if self._body_wait is None:
+            self._body_wait = self._loop.call_later(WHOLE_WAIT_S, self._wait_no_more, span)
+
+    def _wait_no_more(self, span: Span) -> None:
+        self._body_wait = None
+        if self._held and self.relay is None and self.transport is not None:
+            self._pass(self._held, span.size)
+
+    def _await_head(self, data: bytes) -> None:
+        """aiohttp's parser has the bounds of a head, and the words for what is wrong with one."""
+        self._reads += 1
+        if self._reads > HEAD_READS_MAX or len(data) > self.max_field_size or not may_be_head(data):
+            self._leave(data)
+        else:
+            self._hold(data)
+
+    def _serve(self, span: Span, plan: Plan | None, data: bytes) -> None:
+        if plan is None and (plan := self._parse(span, data)) is None:
+            return
+        if self._body_wait is not None:
+            self._body_wait.cancel()
+            self._body_wait = None
+        self._reads = 0
+        self.whole = True
+        self._owner.serve(self, plan, span.length, data[span.head :])
+
+    def _parse(self, span: Span, data: bytes) -> Plan | None:
+        """None when the parser does not see one whole request here: it was told so."""
+        assert self._parser is not None
+        try:
+            messages, upgraded, tail = self._parser.feed_data(data)
+        except HttpProcessingError:
+            messages, upgraded, tail = [], False, b""
+        if len(messages) != 1 or upgraded or tail or not messages[0][1].is_eof():
+            self.refuse(400, "request_malformed", _UNREADABLE)
+            return None
+        self._parser.message_consumed()
+        plan = self._owner.plans.make(_message(messages[0][0]))
+        self._owner.plans.keep(span.key, plan)
+        return plan
+
+    def _pass(self, data: bytes, rest: int) -> None:
+        """To aiohttp, a part of a request of which `rest` bytes are still to come."""
+        if len(data) > rest:
+            self._leave(data)
+        else:
+            self._rest, self._held = rest - len(data), b""
+            super().data_received(data)
+
+    def _leave(self, data: bytes) -> None:
+        self._left_to_aiohttp, self._held = True, b""
+        super().data_received(data)
+
+    def _hold(self, data: bytes) -> None:
+        """Requests behind the one in flight wait in the socket when they are many."""
+        if not self._held:
+            self.idle_since_s = self._loop.time()
+        self._held = data
+        full = self.whole and len(data) > WHOLE_BYTES_MAX
+        if full == self._reading and self.transport is not None:
+            self._reading = not full
+            (self.transport.pause_reading if full else self.transport.resume_reading)()
+
     # aiohttp
+
+    def _process_keepalive(self) -> None:
+        """The server closes what is idle: it alone knows of the calls that aiohttp does not see."""
+        self._keepalive_handle = None
 
     def handle_error(
         self, request: "BaseRequest", status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """A request that is no HTTP: there is no call to record, only an answer and a count."""
-        metrics.UNREADABLE.inc()
-        request_id = new_request_id()
-        reason = "request_malformed"
-        text = "the request is not HTTP/1.1 that can be read in one way only (RFC 9112), or its head is too large"
-        body = error_body(400, reason, text, request_id=request_id, anthropic=False)
-        self.send(
-            answer_head(400, body, [(ID_HEADER.encode(), request_id.encode()), (b"Clearpane-Error", reason.encode())], close=True) + body
-        )
+        self.refuse(400, "request_malformed", _UNREADABLE)
         return Relayed(keep_alive=False).as_response()
 
 

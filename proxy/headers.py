@@ -10,10 +10,10 @@ from functools import lru_cache
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"upgrade"}
 )
-_OURS_UPSTREAM = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"}) | _HOP_BY_HOP
+_OURS_UPSTREAM = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"}) | HOP_BY_HOP
 # `Connection` may not be used to make us drop what frames the message or says who calls.
 _NEVER_NAMED = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"content-type", b"content-encoding"})
 _CONTROL_PREFIXES = (b"clearpane-", b"helicone-")
@@ -43,21 +43,20 @@ def request_head(method: str, target: bytes, host: bytes, headers: Headers, fram
     return b"".join(parts)
 
 
-def response_head(status: int, reason: bytes, headers: Headers, added: Headers, *, close: bool, unframed: bool = False) -> bytes:
-    """The head for the client. `unframed`: for an HTTP/1.0 client the chunked framing is taken off."""
-    named = _named_by_connection(headers)
-    parts = [b"HTTP/1.1 %d " % status, reason, b"\r\n"]
-    for name, value in headers:
-        lowered = lower(name)
-        if lowered in _HOP_BY_HOP or lowered in named or (unframed and lowered == b"transfer-encoding"):
-            continue
-        parts += (name, b": ", value, b"\r\n")
-    for name, value in added:
-        parts += (name, b": ", value, b"\r\n")
-    if close:
-        parts.append(b"Connection: close\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+def response_fields(fields: bytes, *, unframed: bool = False) -> bytes:
+    """The header lines of an answer that go on to the client; lines begin and end with CRLF, here and there.
+
+    `unframed`: for an HTTP/1.0 client the chunked framing is taken off.
+    """
+    lines = fields[2:-2].split(b"\r\n") if len(fields) > 2 else []
+    pairs = [(line.partition(b":")[0], line) for line in lines]
+    named = _named_by_connection([(name, line[len(name) + 1 :]) for name, line in pairs])
+    passing = [
+        line
+        for name, line in pairs
+        if not ((lowered := lower(name)) in HOP_BY_HOP or lowered in named or (unframed and lowered == b"transfer-encoding"))
+    ]
+    return b"\r\n".join([b"", *passing, b""]) if passing else b"\r\n"
 
 
 def first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -8,22 +8,21 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from clearpane.contract.controls import ID_HEADER, IGNORED_HEADER, TIMING_HEADER
 from clearpane.contract.envelope import End
 from proxy.answers import REASON_HEADER, answer_head, error_body
 from proxy.call import Call, Failure
-from proxy.headers import response_head
+from proxy.headers import response_fields
 from proxy.upstream.answer import Framing, Head
 from proxy.upstream.connection import Connection
 from proxy.upstream.faults import UpstreamFault
 from proxy.upstream.parser import Event
 
-_ID, _IGNORED, _TIMING = ID_HEADER.encode(), IGNORED_HEADER.encode(), TIMING_HEADER.encode()
-# Long lists of ignored headers are cut: an answer's head should stay small.
-_IGNORED_BYTES_MAX = 1024
+_ADDED = f"{ID_HEADER}: %b\r\n{TIMING_HEADER}: clearpane;dur=%.3f\r\n".encode()
+_IGNORED = f"{IGNORED_HEADER}: %b\r\n".encode()
+_CLOSE = b"Connection: close\r\n"
 # How long the upstream is read on when the client has left: the end of the framing may be all that is missing.
 LAST_BYTES_S = 0.2
 
@@ -37,22 +36,28 @@ class Client(Protocol):
 
     def break_off(self, *, reset: bool) -> None: ...
 
+    def answered(self, *, close: bool) -> None: ...  # nothing more will be written of this answer
+
+
+class Owner(Protocol):
+    """Who is told, once, that nothing more will be written."""
+
+    def done(self, relay: "Relay") -> None: ...
+
 
 class Relay:
-    """A sink for the upstream, a writer for the client. `done` is set when nothing more will be written."""
+    """A sink for the upstream, a writer for the client."""
 
-    def __init__(
-        self, call: Call, client: Client, *, http10: bool, close: bool, ignored: list[str], on_done: Callable[["Relay"], None]
-    ) -> None:
+    __slots__ = ("_client", "_drain", "_owner", "_seen_when_left", "_waiter", "_whole", "call", "close", "connection", "head")
+
+    def __init__(self, call: Call, client: Client, owner: Owner, *, close: bool) -> None:
         self.call = call
         self.connection: Connection | None = None
-        self.close = close or http10  # the client's connection ends with this answer
-        self.done = asyncio.get_running_loop().create_future()
+        self.close = close  # the client's connection ends with this answer
         self.head: Head | None = None
         self._client: Client | None = client
-        self._http10 = http10
-        self._ignored = ignored
-        self._on_done = on_done
+        self._owner = owner
+        self._waiter: asyncio.Future[None] | None = None
         self._drain: asyncio.TimerHandle | None = None
         self._seen_when_left: int | None = None  # body bytes that had gone to the client when it left
         self._whole = False  # the upstream's answer is complete; the client's socket may still be taking it
@@ -60,6 +65,12 @@ class Relay:
     @property
     def over(self) -> bool:
         return self.call.ended
+
+    async def wait(self) -> None:
+        """Returns when nothing more will be written."""
+        if not self.over:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     # From the upstream
 
@@ -72,8 +83,11 @@ class Relay:
             elif isinstance(event, Head):
                 first = first or not event.interim
                 out.append(self._head(event))
+            elif self._unframed:
+                out += event.payload
+                self.call.body(event.payload)
             else:
-                out += event.payload if self._unframed else (event.raw,)
+                out.append(event.raw)
                 self.call.body(event.payload)
         if self._client is not None and out:
             self._client.send(b"".join(out) if len(out) != 1 else out[0])
@@ -141,34 +155,33 @@ class Relay:
         if self.over:
             return
         self.close = self.close or close
-        anthropic = self.call.provider == "anthropic" or self.call.operation in {"messages", "count_tokens"}
-        body = error_body(status, reason, message, request_id=self.call.request_id, anthropic=anthropic)
+        call = self.call
+        body = error_body(status, reason, message, request_id=call.request_id, anthropic=call.plan.anthropic)
         if self._client is not None:
-            head = answer_head(status, body, [*self._added(), (REASON_HEADER, reason.encode())], close=self.close)
-            self._client.send(head + body)
-        self.call.facts["response"]["status"] = status
-        self.call.facts["response"]["streamed"] = False
+            added = self._added() + b"%b: %b\r\n" % (REASON_HEADER, reason.encode())
+            self._client.send(answer_head(status, body, added, close=self.close) + body)
+        call.status = status
         self._finish(end, Failure("upstream" if source == "upstream" else "client" if status < 500 else "proxy", reason, message))
 
-    def _added(self) -> list[tuple[bytes, bytes]]:
-        added = [(_ID, self.call.request_id.encode()), (_TIMING, b"clearpane;dur=%.3f" % self.call.proxy_ms)]
-        if self._ignored:
-            added.append((_IGNORED, ", ".join(self._ignored).encode()[:_IGNORED_BYTES_MAX]))
-        return added
+    def _added(self) -> bytes:
+        call = self.call
+        added = _ADDED % (call.request_id.encode(), call.proxy_ms)
+        return added + _IGNORED % call.plan.ignored if call.plan.ignored else added
 
     def _head(self, head: Head) -> bytes:
         if head.interim:
             # 100 answers an `Expect` that was not sent on; an HTTP/1.0 client knows no interim answers.
-            skipped = head.status == 100 or self._http10
-            return b"" if skipped else response_head(head.status, head.reason, head.headers, (), close=False)
+            skipped = head.status == 100 or self.call.plan.http10
+            return b"" if skipped else head.status_line + head.passing + b"\r\n"
         self.head = head
         self.close = self.close or head.framing is Framing.CLOSE
-        self.call.answered(head.status, head.headers)
-        return response_head(head.status, head.reason, head.headers, self._added(), close=self.close, unframed=self._unframed)
+        self.call.answered(head.status, head.fields)
+        passing = response_fields(head.fields, unframed=True) if self._unframed else head.passing
+        return b"".join((head.status_line, passing, self._added(), _CLOSE if self.close else b"", b"\r\n"))
 
     @property
     def _unframed(self) -> bool:
-        return self._http10 and self.head is not None and self.head.framing is Framing.CHUNKED
+        return self.call.plan.http10 and self.head is not None and self.head.framing is Framing.CHUNKED
 
     def _end_of_answer(self) -> None:
         self._whole = True
@@ -187,9 +200,11 @@ class Relay:
         if self._drain is not None:
             self._drain.cancel()
         self.call.end(end, failure)
-        self._on_done(self)
-        if not self.done.done():
-            self.done.set_result(None)
+        self._owner.done(self)
+        if self._client is not None:
+            self._client.answered(close=self.close)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _as_end(fault: UpstreamFault) -> End:

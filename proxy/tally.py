@@ -18,7 +18,7 @@ class Tally:
     def __init__(self) -> None:
         self.in_flight = 0
         self._admitted = 0
-        self._calls: Counter[tuple[str, str, str]] = Counter()
+        self._calls: Counter[tuple[str, int, str]] = Counter()  # by upstream, first digit of the status, end
         self._refused: Counter[str] = Counter()
         self._connects: Counter[str] = Counter()
         self._request_bytes = self._response_bytes = 0
@@ -33,23 +33,21 @@ class Tally:
         self._connects[upstream] += 1
 
     def ended(self, call: Call) -> None:
-        facts = call.facts
-        response = facts["response"]
-        status = f"{response['status'] // 100}xx" if response["status"] else "none"
+        status, route, end = call.status, call.plan.route, call.end_reason or "none"
         self.in_flight -= 1
-        self._calls[facts["target"]["upstream"] or "none", status, response["end"]] += 1
-        self._request_bytes += facts["request"]["body_bytes"]
-        self._response_bytes += response["body_bytes"]
-        if response["end"] == "rejected":
-            self._refused[response["error"]["type"]] += 1
+        self._calls[route.upstream.name if route is not None else "none", status // 100 if status else 0, end] += 1
+        self._request_bytes += call.request.seen
+        self._response_bytes += call.response.seen
+        if end == "rejected" and call.failure is not None:
+            self._refused[call.failure.type] += 1
         if call.upstream_started_ms is not None:
             self._added.observe(call.proxy_ms / 1000)
-        if (first_byte_ms := facts["timing"]["first_byte_ms"]) is not None:
+        if (first_byte_ms := call.chunk_times.first_ms) is not None:
             self._first_byte.observe(first_byte_ms / 1000)
 
     def tell(self, connections: int) -> None:
-        for labels, count in self._calls.items():
-            metrics.CALLS.labels(*labels).inc(count)
+        for (upstream, status, end), count in self._calls.items():
+            metrics.CALLS.labels(upstream, f"{status}xx" if status else "none", end).inc(count)
         for reason, count in self._refused.items():
             metrics.REFUSED.labels(reason).inc(count)
         for upstream, count in self._connects.items():

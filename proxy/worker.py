@@ -3,23 +3,24 @@
 import asyncio
 import gc
 import os
-import socket
 from collections.abc import Awaitable
 from functools import lru_cache
 
 from aiohttp import web
 
 from clearpane.contract import secrets
+from clearpane.contract.identifiers import new_spool_id
 from clearpane.runtime import child
 from clearpane.runtime.handover import Handover
 from clearpane.settings import Settings
-from proxy.call import Recording
+from proxy.call import Recorder, Recording
 from proxy.capture import Budget
 from proxy.client import WeakParser, assert_c_parser
+from proxy.plan import Plans
+from proxy.recorder.note import Start
+from proxy.recorder.pipe import RecorderPipe
 from proxy.routes import Routes
 from proxy.server import Limits, ProxyServer
-from proxy.spool import SpoolThread
-from proxy.spool_metrics import SpoolMetrics
 from proxy.upstream.pool import Pool, PoolBounds
 
 # Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
@@ -32,39 +33,42 @@ _FINGERPRINTS_KEPT = 4096
 
 
 async def work(handover: Handover, report: child.Report, stopped: Awaitable[None]) -> None:
-    """Serves until stopped, then: no new connections, open calls finish, the spool is made durable."""
+    """Serves until stopped, then: no new connections, open calls finish, the recorder writes down the last of them."""
     settings = handover.settings
     listener = handover.socket("listen")
     assert listener is not None
-    spool = SpoolThread(
-        settings.data / "spool",
-        bytes_max=settings.spool_bytes_max,
-        segment_bytes=settings.spool_segment_bytes,
-        queue_bytes_max=settings.spool_queue_bytes_max,
-    )
-    spool.start()
-    server = build(settings, spool, handover.switches["pepper"])
-    spool_metrics = SpoolMetrics(spool)
-    spool_metrics.start()
+    recorder = RecorderPipe(_start(settings), asyncio.get_running_loop())
+    recorder.start()
+    server = build(settings, recorder, handover.switches["pepper"])
     server.start()
     runner = web.ServerRunner(server.web_server, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()
     gc.freeze()  # what lives as long as the process is not looked at in every full collection
-    report({"event": "ready", "pid": os.getpid(), "spool": spool.spool_id})
+    report({"event": "ready", "pid": os.getpid(), "spool": recorder.spool_id})
     try:
         await stopped
     finally:
         await site.stop()
         cut = await server.drain(settings.grace_s)
         await runner.cleanup()
-        await spool_metrics.stop()
-        written = await asyncio.to_thread(spool.stop, SPOOL_TIMEOUT_S)
+        written = await recorder.stop(SPOOL_TIMEOUT_S)
         report({"event": "stopped", "cut": cut, "spool_written": written})
 
 
-def build(settings: Settings, spool: SpoolThread, pepper: str) -> ProxyServer:
+def _start(settings: Settings) -> Start:
+    return Start(
+        root=str(settings.data / "spool"),
+        spool_id=new_spool_id(),
+        bytes_max=settings.spool_bytes_max,
+        segment_bytes=settings.spool_segment_bytes,
+        queue_bytes_max=settings.spool_queue_bytes_max,
+        log_level=settings.log_level,
+    )
+
+
+def build(settings: Settings, recorder: Recorder, pepper: str) -> ProxyServer:
     """The server with all that it needs; nothing is started."""
 
     @lru_cache(maxsize=_FINGERPRINTS_KEPT)
@@ -72,11 +76,9 @@ def build(settings: Settings, spool: SpoolThread, pepper: str) -> ProxyServer:
         return secrets.fingerprint(key, pepper.encode())
 
     recording = Recording(
-        spool=spool,
+        recorder=recorder,
         budget=Budget(settings.capture_memory_bytes_max),
         capture_bytes_max=settings.capture_bytes_max,
-        hostname=socket.gethostname(),
-        fingerprint=fingerprint,
     )
     pool = Pool(
         PoolBounds(
@@ -86,7 +88,13 @@ def build(settings: Settings, spool: SpoolThread, pepper: str) -> ProxyServer:
             idle_max=settings.upstream_idle_max,
         )
     )
-    return ProxyServer(Routes(settings.default_upstream, settings.upstream), pool, recording, _limits(settings))
+    plans = Plans(
+        Routes(settings.default_upstream, settings.upstream),
+        fingerprint,
+        add_traceparent=settings.add_traceparent,
+        add_request_id=settings.add_request_id,
+    )
+    return ProxyServer(plans, pool, recording, _limits(settings))
 
 
 def _limits(settings: Settings) -> Limits:
@@ -95,12 +103,11 @@ def _limits(settings: Settings) -> Limits:
         header_bytes_max=settings.header_bytes_max,
         headers_max=settings.headers_max,
         connections_max=settings.connections_max,
+        head_timeout_s=settings.head_timeout_s,
         keepalive_timeout_s=settings.keepalive_timeout_s,
         request_timeout_s=settings.request_timeout_s,
         write_timeout_s=settings.write_timeout_s,
         drain_s=settings.drain_s if settings.client_gone == "drain" else 0.0,
-        add_traceparent=settings.add_traceparent,
-        add_request_id=settings.add_request_id,
     )
 
 

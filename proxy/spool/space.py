@@ -81,6 +81,11 @@ class Gap:
         self.count += 1
         self._insert(sequence, sequence)
 
+    def add_range(self, first: int, last: int) -> None:
+        """Inclusive."""
+        self.count += last - first + 1
+        self._insert(first, last)
+
     def merge(self, other: "Gap") -> None:
         self.count += other.count
         for first, last in other.ranges:

@@ -1,4 +1,4 @@
-"""SpoolThread: the worker's side of the spool. Its caller (one thread: the event loop) never touches the disk."""
+"""SpoolThread: a writer of the spool that never lets its caller wait for the disk."""
 
 import queue
 import threading
@@ -26,8 +26,8 @@ class SpoolThread:
     `written_through` counts the items taken in, in their order, that are on disk (or were dropped and counted).
     """
 
-    def __init__(self, root: Path, *, bytes_max: int, segment_bytes: int, queue_bytes_max: int) -> None:
-        self.spool_id = new_spool_id()
+    def __init__(self, root: Path, *, bytes_max: int, segment_bytes: int, queue_bytes_max: int, spool_id: str | None = None) -> None:
+        self.spool_id = spool_id or new_spool_id()
         self.folder = root / self.spool_id
         self.counters = SpoolCounters()
         self.written_through = 0
@@ -53,9 +53,9 @@ class SpoolThread:
     def queue_bytes(self) -> int:
         return self._bytes_in - self._bytes_out
 
-    def admit(self, facts: bytes) -> int:
-        """The call's sequence number: 0, 1, 2, ..."""
-        sequence = self._sequence
+    def admit(self, facts: bytes, sequence: int | None = None) -> int:
+        """The call's sequence number: the one given, else 0, 1, 2, ..."""
+        sequence = self._sequence if sequence is None else sequence
         self._sequence = sequence + 1
         self.counters.admitted += 1
         self._offer(FrameType.ADMITTED, sequence, facts, b"", b"")
@@ -68,6 +68,16 @@ class SpoolThread:
     def completed(self, sequence: int, facts: bytes, request_body: bytes, response_body: bytes) -> None:
         self.counters.completed += 1
         self._offer(FrameType.COMPLETED, sequence, facts, request_body, response_body)
+
+    def refused(self, ranges: list[tuple[int, int]]) -> None:
+        """Records of these sequences (inclusive) were dropped before they came here."""
+        dropped = Gap()
+        for first, last in ranges:
+            dropped.add_range(first, last)
+        self.counters.completed += dropped.count
+        self.counters.dropped_records["queue"] += dropped.count
+        with self._refused_lock:
+            self._refused.merge(dropped)
 
     def stop(self, timeout_s: float) -> bool:
         """Writes what waits, makes it durable, lets go of the lock. False when the deadline passed first."""

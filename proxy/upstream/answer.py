@@ -6,8 +6,10 @@ bytes to another: length and transfer coding are refused unless they can be read
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
+from functools import lru_cache
 
+from proxy.headers import HOP_BY_HOP, response_fields
 from proxy.upstream.faults import Malformed
 
 Headers = list[tuple[bytes, bytes]]
@@ -16,6 +18,8 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f
 # All header lines at once: names are tokens, values hold no control byte but the tab.
 _FIELDS = re.compile(rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*+)*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_NAMES_KEPT = 4096
+_KEEP_ALIVE = frozenset({b"keep-alive", b"Keep-Alive"})
 
 
 class Framing(Enum):
@@ -25,11 +29,22 @@ class Framing(Enum):
     CLOSE = "close"  # the body ends with the connection
 
 
+class _Kind(IntEnum):
+    PLAIN = 0
+    LENGTH = 1
+    CODING = 2
+    CONNECTION = 3
+    HOP = 4
+
+
 @dataclass(slots=True)
 class Head:
+    """`fields` are the header lines as they came, from CRLF to CRLF; `passing` those of them that go on to the client."""
+
     status: int
-    reason: bytes
-    headers: Headers  # as they came: order, spelling, duplicates
+    status_line: bytes  # of HTTP/1.1, whatever the upstream speaks
+    fields: bytes
+    passing: bytes
     framing: Framing
     length: int  # with Framing.LENGTH
     persistent: bool  # the connection may serve another call
@@ -38,42 +53,72 @@ class Head:
     def interim(self) -> bool:
         return self.status < 200
 
+    @property
+    def headers(self) -> Headers:
+        """Order, spelling and duplicates as they came."""
+        lines = self.fields[2:-2].split(b"\r\n") if len(self.fields) > 2 else []
+        return [(name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
+
 
 def parse_head(block: bytes, method: str) -> Head:
     """`block` ends before the empty line. Raises Malformed."""
-    first, *lines = block.split(b"\r\n")
-    found = _STATUS_LINE.fullmatch(first)
+    end = block.find(b"\r\n")
+    end = len(block) if end < 0 else end
+    minor, status, status_line = _status(block[:end])
+    if _FIELDS.fullmatch(block, end) is None:
+        raise Malformed("the answer has a header line that is not `name: value`")
+    codings: list[bytes] = []
+    lengths: list[bytes] = []
+    persistent, names_hop = minor == 1, False
+    for line in block[end + 2 :].split(b"\r\n") if end < len(block) else ():
+        at = line.index(b":")
+        kind = _kind(line[:at])
+        if kind:
+            value = line[at + 1 :].strip(b" \t")
+            if kind == _Kind.LENGTH:
+                lengths.append(value)
+            elif kind == _Kind.CODING:
+                codings.append(value.lower())
+            else:
+                names_hop = True
+                if kind == _Kind.CONNECTION and value not in _KEEP_ALIVE and b"close" in value.lower():
+                    persistent = False
+    fields = block[end:] + b"\r\n"
+    framing, length = _framing(status, method, codings, lengths)
+    passing = response_fields(fields) if names_hop else fields
+    return Head(status, status_line, fields, passing, framing, length, persistent and framing is not Framing.CLOSE)
+
+
+@lru_cache(maxsize=256)
+def _status(line: bytes) -> tuple[int, int, bytes]:
+    """Minor version, status, and the line for the client."""
+    found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise Malformed("the answer does not begin with an HTTP/1.1 status line")
-    if _FIELDS.fullmatch(block, len(first)) is None:
-        raise Malformed("the answer has a header line that is not `name: value`")
-    headers = [(name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
-    status = int(found[2])
-    framing, length = _framing(status, method, headers)
-    persistent = framing is not Framing.CLOSE and found[1] == b"1" and not _says_close(headers)
-    return Head(status, found[3] or b"", headers, framing, length, persistent)
+    return int(found[1]), int(found[2]), b"HTTP/1.1 %b %b" % (found[2], found[3] or b"")
 
 
-def _framing(status: int, method: str, headers: Headers) -> tuple[Framing, int]:
-    codings: list[bytes] = []
-    lengths: set[bytes] = set()
-    for name, value in headers:
-        if len(name) == 17 and name.lower() == b"transfer-encoding":
-            codings.append(value.lower())
-        elif len(name) == 14 and name.lower() == b"content-length":
-            lengths.add(value)
+@lru_cache(maxsize=_NAMES_KEPT)
+def _kind(name: bytes) -> int:
+    lowered = name.lower()
+    if lowered == b"content-length":
+        return int(_Kind.LENGTH)
+    if lowered == b"transfer-encoding":
+        return int(_Kind.CODING)
+    if lowered == b"connection":
+        return int(_Kind.CONNECTION)
+    return int(_Kind.HOP if lowered in HOP_BY_HOP else _Kind.PLAIN)
+
+
+def _framing(status: int, method: str, codings: list[bytes], lengths: list[bytes]) -> tuple[Framing, int]:
     if codings and (codings != [b"chunked"] or lengths):
         raise Malformed("the answer's transfer-encoding is not exactly `chunked`, or a content-length stands beside it")
-    if len(lengths) > 1 or any(_LENGTH.fullmatch(value) is None for value in lengths):
+    if lengths and (_LENGTH.fullmatch(lengths[0]) is None or any(length != lengths[0] for length in lengths)):
         raise Malformed("the answer's content-length is not one whole number")
     if method == "HEAD" or status < 200 or status in {204, 304}:
         return Framing.NONE, 0
     if codings:
         return Framing.CHUNKED, 0
     if lengths:
-        return Framing.LENGTH, int(lengths.pop())
+        return Framing.LENGTH, int(lengths[0])
     return Framing.CLOSE, 0
-
-
-def _says_close(headers: Headers) -> bool:
-    return any(b"close" in value.lower() for name, value in headers if len(name) == 10 and name.lower() == b"connection")

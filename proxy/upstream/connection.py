@@ -7,6 +7,9 @@ from typing import Protocol
 from proxy.upstream.faults import Broken, Malformed, UpstreamFault
 from proxy.upstream.parser import Event, Parser
 
+# One read at a time is under way in a process, and it is copied out at once.
+_READ_BYTES = 256 << 10
+_READ = memoryview(bytearray(_READ_BYTES))
 # Above this many unsent bytes the upload waits; the same as asyncio's own default for sockets.
 WRITE_BUFFER_BYTES_MAX = 64 << 10
 
@@ -27,8 +30,22 @@ class Home(Protocol):
     def gone(self, connection: "Connection") -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """`last_activity_s` is the loop's clock at the last byte in or out; the pool's sweep reads it."""
+
+    __slots__ = (
+        "_home",
+        "_loop",
+        "_parser",
+        "_poll",
+        "_request_sent",
+        "_sink",
+        "_transport",
+        "_writable",
+        "last_activity_s",
+        "paused",
+        "served",
+    )
 
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
         self.last_activity_s = loop.time()
@@ -108,6 +125,13 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio would else make and drop a buffer of this size for each read."""
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self.last_activity_s = self._loop.time()

@@ -1,10 +1,9 @@
 """Where an upstream listens."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     scheme: str
     host: str
     port: int

@@ -13,6 +13,8 @@ import pytest
 from aiohttp import web
 
 from clearpane.settings import Settings
+from proxy.recorder.facts import facts_of
+from proxy.recorder.note import Kind, Note, Notes, encode
 from proxy.server import ProxyServer
 from proxy.worker import build
 
@@ -20,22 +22,28 @@ WAIT_S = 10.0
 
 
 class MemorySpool:
-    """Keeps what a call hands to the spool."""
+    """Keeps what a call hands to the recorder, as the recorder would state it."""
 
     def __init__(self) -> None:
         self.admitted: list[dict[str, Any]] = []
         self.starts: list[dict[str, Any]] = []
         self.records: list[tuple[dict[str, Any], bytes, bytes]] = []
+        self._sequence = -1
 
-    def admit(self, facts: bytes) -> int:
-        self.admitted.append(orjson.loads(facts))
-        return len(self.admitted) - 1
+    def admit(self) -> int:
+        self._sequence += 1
+        return self._sequence
 
-    def started(self, sequence: int, facts: bytes) -> None:
-        self.starts.append(orjson.loads(facts))
-
-    def completed(self, sequence: int, facts: bytes, request_body: bytes, response_body: bytes) -> None:
-        self.records.append((orjson.loads(facts), request_body, response_body))
+    def send(self, note: tuple[Any, ...]) -> None:
+        (sent,) = Notes().feed(encode(note))
+        facts, request, response = facts_of(Note(*sent), "host")
+        stated = orjson.loads(orjson.dumps(facts))
+        if sent[0] == Kind.ADMITTED:
+            self.admitted.append(stated)
+        elif sent[0] == Kind.STARTED:
+            self.starts.append(stated)
+        else:
+            self.records.append((stated, request, response))
 
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -250,7 +250,7 @@ async def test_a_defect_of_ours_is_a_500_that_says_so_and_a_record(
     def broken(*args: object, **more: object) -> bytes:
         raise RuntimeError("sk-secret-in-an-exception")
 
-    monkeypatch.setattr("proxy.server.request_head", broken)
+    monkeypatch.setattr("proxy.server.ProxyServer._head", broken)
     lines, body = split_head(await proxy.call(POST))
     assert lines[0] == b"HTTP/1.1 500 Internal Server Error"
     assert b'"source":"proxy"' in body

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.capture import Budget, Capture
-from proxy.chunk_times import GAPS_MAX, MARKS_MAX, ChunkTimes
+from proxy.chunk_times import GAPS_MAX, MARKS_MAX, ChunkTimes, gap_quantile_ms
 
 
 @given(st.lists(st.binary(max_size=50), max_size=30), st.integers(0, 400), st.integers(0, 400))
@@ -15,11 +15,10 @@ def test_a_capture_keeps_the_first_bytes_and_hashes_all(pieces: list[bytes], byt
         capture.add(piece)
     whole = b"".join(pieces)
     kept = min(len(whole), bytes_max, budget_max)
-    assert capture.bytes() == whole[:kept]
-    assert capture.truncated == (kept < len(whole))
-    assert (capture.seen, capture.sha256()) == (len(whole), hashlib.sha256(whole).hexdigest())
     assert budget.used == kept
-    capture.close()
+    seen, truncated, digest, found = capture.close()
+    assert (seen, b"".join(found), truncated) == (len(whole), whole[:kept], kept < len(whole))
+    assert digest == (hashlib.sha256(whole).hexdigest() if truncated else None)
     assert budget.used == 0
 
 
@@ -28,10 +27,10 @@ def test_open_calls_share_the_budget() -> None:
     one, two = Capture(100, budget), Capture(100, budget)
     one.add(b"123456")
     two.add(b"123456")
-    assert (one.truncated, two.truncated, two.bytes()) == (False, True, b"1234")
+    assert (one.truncated, two.truncated) == (False, True)
     one.close()
     two.add(b"789")  # what was cut stays cut: a capture has no holes
-    assert two.bytes() == b"1234"
+    assert two.close()[3] == [b"1234"]
 
 
 def test_chunk_times_are_bounded_and_exact_about_the_largest_gap() -> None:
@@ -39,13 +38,14 @@ def test_chunk_times_are_bounded_and_exact_about_the_largest_gap() -> None:
     for number in range(10_000):
         times.add(number * 10.0 + (500.0 if number > 9000 else 0.0), number)
     assert times.count == 10_000
-    assert len(times.marks) == MARKS_MAX
-    assert len(times._gaps) == GAPS_MAX
-    assert (times.gap_quantile_ms(0.5), times.gap_max_ms) == (10.0, 510.0)
+    count, marks, gaps, gap_max_ms, last_ms = times.noted()
+    assert (count, len(marks), len(gaps)) == (10_000, MARKS_MAX, GAPS_MAX)
+    assert (gap_quantile_ms(gaps, 0.5), gap_max_ms, last_ms) == (10.0, 510.0, 100_490.0)
 
 
 def test_no_gap_without_two_pieces() -> None:
     times = ChunkTimes()
-    assert (times.last_ms, times.gap_quantile_ms(0.5)) == (None, None)
+    assert (times.first_ms, times.noted()) == (None, (0, [], [], None, 0.0))
     times.add(1.0, 5)
-    assert (times.last_ms, times.gap_quantile_ms(0.5), times.gap_max_ms) == (1.0, None, None)
+    assert (times.first_ms, times.noted()) == (1.0, (1, [(1.0, 5)], [], None, 1.0))
+    assert gap_quantile_ms([], 0.5) is None

@@ -146,7 +146,7 @@ async def test_follow_shows_what_comes_and_ends_with_ctrl_c(maker: Any, folder: 
         stderr=subprocess.PIPE,
         text=True,
         # A shell that runs the tests in its background has them ignore Ctrl-C, and their children too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - this process starts no threads
     )
     try:
         assert following.stdout is not None

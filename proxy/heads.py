@@ -1,0 +1,49 @@
+"""Where a request ends, told from its bytes, for the requests that need no parser to know: one head, one length. Pure.
+
+Whatever is not plain (chunked, an upgrade, `Expect`, HTTP/1.0, two lengths, odd spelling) is left to the server's
+parser. What is plain is still parsed by it once: only a head that it has accepted is known by its bytes later.
+"""
+
+import re
+from typing import NamedTuple
+
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,15})(?=\r\n)")
+_PLAIN = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) /[!-~]* HTTP/1\.1\r\n")
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_WITH, _WITHOUT = b"+", b"-"
+_ODD = re.compile(rb"\n(?:[ \t\r\n]|transfer-encoding|content-length|upgrade|expect|http2-settings)", re.IGNORECASE)
+
+
+class Span(NamedTuple):
+    """A request at the beginning of some bytes.
+
+    `key`: the head without the line of its length, and whether there was one. `head` and `size` count the bytes of
+    the head and of the whole. `length`: as stated.
+    """
+
+    key: bytes
+    head: int
+    size: int
+    length: int | None
+
+
+def span_of(data: bytes) -> Span | None:
+    """None while the head is not all there."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    found = _LENGTH.search(data, 0, end + 2)
+    if found is None:
+        return Span(_WITHOUT + data[:end], end + 4, end + 4, None)
+    length = int(found[1])
+    return Span(_WITH + data[: found.start()] + data[found.end() : end], end + 4, end + 4 + length, length)
+
+
+def may_be_head(data: bytes) -> bool:
+    """Whether these bytes, in which no head ends, are the beginning of a plain one."""
+    return data[:1].isalpha() and _BARE_LINE_FEED.search(data) is None
+
+
+def is_plain(key: bytes) -> bool:
+    """Whether the span of this head is all that can be meant."""
+    return _PLAIN.match(key + b"\r\n", 1) is not None and _ODD.search(key) is None

@@ -1,0 +1,104 @@
+"""Notes: what a worker says of a call, as it goes through the pipe. Pure.
+
+    u32 length | marshal of the tuple
+
+Both ends are the same interpreter, started one by the other, and the pipe is nobody else's: that is what marshal needs.
+"""
+
+import marshal
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+_LENGTH = struct.Struct("<I")
+# No references between objects: finding them costs more than they save.
+_FORM = 2
+# Far above two captured bodies; it keeps a broken pipe from being believed.
+NOTE_BYTES_MAX = 512 << 20
+
+
+class Kind(IntEnum):
+    ADMITTED = 1
+    STARTED = 2
+    COMPLETED = 3
+    OWED = 4  # records that the worker had to drop
+
+
+class Side(NamedTuple):
+    """A body as it went by. `sha256` (hexadecimal) only where the pieces are not all of it."""
+
+    seen: int
+    truncated: bool
+    sha256: str | None
+    pieces: list[bytes]
+
+
+class Note(NamedTuple):
+    """Times: `_ns` since the epoch, `_ms` since the call was received. The worker fills a plain tuple in this order."""
+
+    kind: int
+    sequence: int
+    plan: bytes  # JSON of what the request's head says (proxy/plan.py)
+    request_id: str
+    received_ns: int
+    recorded_ns: int
+    trace: tuple[str | None, str | None, str | None, str | None] | None  # where it is not the plan's
+    upstream_started_ms: float | None
+    proxy_ms: float | None
+    headers_ms: float | None
+    status: int | None
+    head: bytes | None  # the answer's header lines as they came
+    end: str | None
+    error: tuple[str, str, str] | None  # source, type, message
+    duration_ms: float | None
+    chunks: tuple[int, list[tuple[float, int]], list[float], float | None, float] | None  # see ChunkTimes.noted
+    request: tuple[int, bool, str | None, list[bytes]] | None  # Side
+    response: tuple[int, bool, str | None, list[bytes]] | None
+    secrets: tuple[bytes, ...]
+    dropped: bool  # bodies left out, for want of room in the queue
+
+
+class Owed(NamedTuple):
+    kind: int
+    ranges: list[tuple[int, int]]  # sequences, inclusive
+
+
+class Start(NamedTuple):
+    """The first note: what the recorder needs to begin."""
+
+    root: str
+    spool_id: str
+    bytes_max: int
+    segment_bytes: int
+    queue_bytes_max: int
+    log_level: str
+
+
+def encode(note: tuple[Any, ...]) -> bytes:
+    data = marshal.dumps(tuple(note), _FORM)
+    return _LENGTH.pack(len(data)) + data
+
+
+class Notes:
+    """Cuts the pipe's bytes into notes; any split of the bytes gives the same."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
+        """Raises ValueError, EOFError or TypeError for what no worker wrote."""
+        held = self._held
+        held += data
+        at = 0
+        try:
+            while len(held) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(held, at)
+                if length > NOTE_BYTES_MAX:
+                    raise ValueError("a note longer than any worker writes")
+                if len(held) - at - _LENGTH.size < length:
+                    return
+                at += _LENGTH.size + length
+                yield marshal.loads(memoryview(held)[at - length : at])  # noqa: S302 - see the head of this module
+        finally:
+            del held[:at]
