@@ -18,7 +18,6 @@ from proxy.trace import Trace
 
 _ADMITTED, _STARTED, _COMPLETED = int(Kind.ADMITTED), int(Kind.STARTED), int(Kind.COMPLETED)
 _clock = time.perf_counter
-_NOTHING: tuple[bytes, ...] = ()
 
 
 class Recorder(Protocol):
@@ -98,7 +97,7 @@ class Call:
         if trace is not None:
             self._trace = (trace.trace_id, trace.span_id, trace.parent_span_id, trace.x_request_id)
             self.added = b"".join(b"%b: %b\r\n" % line for line in trace.added)
-        self._note(_ADMITTED, self._received_ns)
+        self._recorder.send((_ADMITTED, *self._known(self._received_ns)))
 
     def now_ms(self) -> float:
         return (_clock() - self._received_s) * 1000
@@ -113,7 +112,7 @@ class Call:
         self.status, self._head, self._headers_ms = status, head, (_clock() - self._received_s) * 1000
 
     def started(self) -> None:
-        self._note(_STARTED, time.time_ns())
+        self._recorder.send((_STARTED, *self._known(time.time_ns()), *self._answer()))
 
     def body(self, payload: list[bytes]) -> None:
         """A piece of the answer's body, transfer framing taken off."""
@@ -129,34 +128,26 @@ class Call:
             return
         self.ended = True
         self.end_reason, self.failure = end, failure
-        self._note(_COMPLETED, time.time_ns())
-
-    def _note(self, kind: int, recorded_ns: int) -> None:
-        """In the order of proxy.recorder.note.Note."""
-        failure = self.failure
-        last = kind == _COMPLETED
-        plan = self.plan
         self._recorder.send(
             (
-                kind,
-                self._sequence,
-                plan.facts,
-                self.request_id,
-                self._received_ns,
-                recorded_ns,
-                self._trace,
-                self.upstream_started_ms,
-                None if self.upstream_started_ms is None else self.proxy_ms,
-                self._headers_ms,
-                self.status,
-                self._head,
-                self.end_reason,
+                _COMPLETED,
+                *self._known(time.time_ns()),
+                *self._answer(),
+                end,
                 None if failure is None else (failure.source, failure.type, failure.message),
-                (_clock() - self._received_s) * 1000 if last else None,
-                self.chunk_times.noted() if last else None,
-                self.request.close() if last else None,
-                self.response.close() if last else None,
-                plan.secrets if last else _NOTHING,
-                False,
+                (_clock() - self._received_s) * 1000,
+                self.chunk_times.noted(),
+                self.request.close(),
+                self.response.close(),
+                self.plan.secrets,
             )
         )
+
+    # Parts of a note, in the order of proxy.recorder.note.Note
+
+    def _known(self, recorded_ns: int) -> tuple[int, bytes, str, int, int, Any]:
+        return self._sequence, self.plan.facts, self.request_id, self._received_ns, recorded_ns, self._trace
+
+    def _answer(self) -> tuple[float | None, float | None, float | None, int | None, bytes | None]:
+        started_ms = self.upstream_started_ms
+        return started_ms, None if started_ms is None else self.proxy_ms, self._headers_ms, self.status, self._head

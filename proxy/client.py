@@ -101,6 +101,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         "_body_wait",
         "_held",
         "_left_to_aiohttp",
+        "_new",
         "_owner",
         "_reading",
         "_reads",
@@ -126,6 +127,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self._body_wait: asyncio.TimerHandle | None = None
         self._left_to_aiohttp = False
         self._reading = True
+        self._new = True
 
     # proxy.relay.Client
 
@@ -229,9 +231,13 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         elif self._rest:
             self._pass(data, self._rest)
         elif self.relay is None and self._waiter is not None:
+            self._new = False
             self._take(self._held + data if self._held else data)
-        elif self.whole:
+        elif self.whole or self._new:
             self._hold(self._held + data)
+            if self._new:  # uvloop may bring the first bytes before aiohttp's task has begun to wait for them
+                self._new = False
+                self._loop.call_soon(self._take_held)
         else:  # behind a request that aiohttp is still at
             self._leave(data)
 
@@ -239,7 +245,8 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def _take_held(self) -> None:
         if self._held and self.relay is None and self.transport is not None:
-            self._take(self._held)
+            self._new = False
+            (self._take if self._waiter is not None else self._leave)(self._held)
 
     def _take(self, data: bytes) -> None:
         """Bytes that begin a request, with none in flight."""

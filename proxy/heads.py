@@ -7,7 +7,8 @@ parser. What is plain is still parsed by it once: only a head that it has accept
 import re
 from typing import NamedTuple
 
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,15})(?=\r\n)")
+_LENGTH, _LENGTH_SMALL = b"\r\nContent-Length: ", b"\r\ncontent-length: "
+_DIGITS_MAX = 15
 _PLAIN = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) /[!-~]* HTTP/1\.1\r\n")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _WITH, _WITHOUT = b"+", b"-"
@@ -32,11 +33,16 @@ def span_of(data: bytes) -> Span | None:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
-    found = _LENGTH.search(data, 0, end + 2)
-    if found is None:
+    at = data.find(_LENGTH, 0, end)
+    at = at if at >= 0 else data.find(_LENGTH_SMALL, 0, end)
+    if at < 0:
         return Span(_WITHOUT + data[:end], end + 4, end + 4, None)
-    length = int(found[1])
-    return Span(_WITH + data[: found.start()] + data[found.end() : end], end + 4, end + 4 + length, length)
+    after = data.find(b"\r", at + 2, end + 1)
+    digits = data[at + len(_LENGTH) : after]
+    if not digits.isdigit() or len(digits) > _DIGITS_MAX:
+        return Span(_WITHOUT + data[:end], end + 4, end + 4, None)  # the line stays in the key, where it is odd
+    length = int(digits)
+    return Span(_WITH + data[:at] + data[after:end], end + 4, end + 4 + length, length)
 
 
 def may_be_head(data: bytes) -> bool:

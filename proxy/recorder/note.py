@@ -44,19 +44,21 @@ class Note(NamedTuple):
     received_ns: int
     recorded_ns: int
     trace: tuple[str | None, str | None, str | None, str | None] | None  # where it is not the plan's
-    upstream_started_ms: float | None
-    proxy_ms: float | None
-    headers_ms: float | None
-    status: int | None
-    head: bytes | None  # the answer's header lines as they came
-    end: str | None
-    error: tuple[str, str, str] | None  # source, type, message
-    duration_ms: float | None
-    chunks: tuple[int, list[tuple[float, int]], list[float], float | None, float] | None  # see ChunkTimes.noted
-    request: tuple[int, bool, str | None, list[bytes]] | None  # Side
-    response: tuple[int, bool, str | None, list[bytes]] | None
-    secrets: tuple[bytes, ...]
-    dropped: bool  # bodies left out, for want of room in the queue
+    # What follows is not known yet when the call is admitted.
+    upstream_started_ms: float | None = None
+    proxy_ms: float | None = None
+    headers_ms: float | None = None
+    status: int | None = None
+    head: bytes | None = None  # the answer's header lines as they came
+    # What follows is known when it is over.
+    end: str | None = None
+    error: tuple[str, str, str] | None = None  # source, type, message
+    duration_ms: float | None = None
+    chunks: tuple[int, list[tuple[float, int]], list[float], float | None, float] | None = None  # see ChunkTimes.noted
+    request: tuple[int, bool, str | None, list[bytes]] | None = None  # Side
+    response: tuple[int, bool, str | None, list[bytes]] | None = None
+    secrets: tuple[bytes, ...] = ()
+    dropped: bool = False  # bodies left out, for want of room in the queue
 
 
 class Owed(NamedTuple):

@@ -6,7 +6,7 @@ bytes to another: length and transfer coding are refused unless they can be read
 
 import re
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from functools import lru_cache
 
 from proxy.headers import HOP_BY_HOP, response_fields
@@ -18,8 +18,6 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f
 # All header lines at once: names are tokens, values hold no control byte but the tab.
 _FIELDS = re.compile(rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*+)*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_NAMES_KEPT = 4096
-_KEEP_ALIVE = frozenset({b"keep-alive", b"Keep-Alive"})
 
 
 class Framing(Enum):
@@ -29,12 +27,10 @@ class Framing(Enum):
     CLOSE = "close"  # the body ends with the connection
 
 
-class _Kind(IntEnum):
-    PLAIN = 0
-    LENGTH = 1
-    CODING = 2
-    CONNECTION = 3
-    HOP = 4
+# Looking a member up in its class costs more than the rest of the decision.
+_NONE, _LENGTH_STATED, _CHUNKED, _CLOSE = Framing.NONE, Framing.LENGTH, Framing.CHUNKED, Framing.CLOSE
+# The lines that decide about the message or the hop, of a head in small letters; the values without their padding.
+_DECIDING = re.compile(rb"\r\n(content-length|transfer-encoding|" + b"|".join(sorted(HOP_BY_HOP)) + rb"):[ \t]*([^\r]*?)[ \t]*(?=\r|\Z)")
 
 
 @dataclass(slots=True)
@@ -70,23 +66,19 @@ def parse_head(block: bytes, method: str) -> Head:
     codings: list[bytes] = []
     lengths: list[bytes] = []
     persistent, names_hop = minor == 1, False
-    for line in block[end + 2 :].split(b"\r\n") if end < len(block) else ():
-        at = line.index(b":")
-        kind = _kind(line[:at])
-        if kind:
-            value = line[at + 1 :].strip(b" \t")
-            if kind == _Kind.LENGTH:
-                lengths.append(value)
-            elif kind == _Kind.CODING:
-                codings.append(value.lower())
-            else:
-                names_hop = True
-                if kind == _Kind.CONNECTION and value not in _KEEP_ALIVE and b"close" in value.lower():
-                    persistent = False
+    for name, value in _DECIDING.findall(block.lower(), end):
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        else:
+            names_hop = True
+            if name == b"connection" and b"close" in value:
+                persistent = False
     fields = block[end:] + b"\r\n"
     framing, length = _framing(status, method, codings, lengths)
     passing = response_fields(fields) if names_hop else fields
-    return Head(status, status_line, fields, passing, framing, length, persistent and framing is not Framing.CLOSE)
+    return Head(status, status_line, fields, passing, framing, length, persistent and framing is not _CLOSE)
 
 
 @lru_cache(maxsize=256)
@@ -98,27 +90,15 @@ def _status(line: bytes) -> tuple[int, int, bytes]:
     return int(found[1]), int(found[2]), b"HTTP/1.1 %b %b" % (found[2], found[3] or b"")
 
 
-@lru_cache(maxsize=_NAMES_KEPT)
-def _kind(name: bytes) -> int:
-    lowered = name.lower()
-    if lowered == b"content-length":
-        return int(_Kind.LENGTH)
-    if lowered == b"transfer-encoding":
-        return int(_Kind.CODING)
-    if lowered == b"connection":
-        return int(_Kind.CONNECTION)
-    return int(_Kind.HOP if lowered in HOP_BY_HOP else _Kind.PLAIN)
-
-
 def _framing(status: int, method: str, codings: list[bytes], lengths: list[bytes]) -> tuple[Framing, int]:
     if codings and (codings != [b"chunked"] or lengths):
         raise Malformed("the answer's transfer-encoding is not exactly `chunked`, or a content-length stands beside it")
-    if lengths and (_LENGTH.fullmatch(lengths[0]) is None or any(length != lengths[0] for length in lengths)):
+    if lengths and (_LENGTH.fullmatch(lengths[0]) is None or lengths.count(lengths[0]) != len(lengths)):
         raise Malformed("the answer's content-length is not one whole number")
-    if method == "HEAD" or status < 200 or status in {204, 304}:
-        return Framing.NONE, 0
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
+        return _NONE, 0
     if codings:
-        return Framing.CHUNKED, 0
+        return _CHUNKED, 0
     if lengths:
-        return Framing.LENGTH, int(lengths[0])
-    return Framing.CLOSE, 0
+        return _LENGTH_STATED, int(lengths[0])
+    return _CLOSE, 0

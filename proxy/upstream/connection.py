@@ -2,7 +2,8 @@
 
 import asyncio
 import select
-from typing import Protocol
+from time import monotonic
+from typing import Protocol, cast
 
 from proxy.upstream.faults import Broken, Malformed, UpstreamFault
 from proxy.upstream.parser import Event, Parser
@@ -31,7 +32,7 @@ class Home(Protocol):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """`last_activity_s` is the loop's clock at the last byte in or out; the pool's sweep reads it."""
+    """`last_activity_s` is the monotonic clock at the last byte in or out; the pool's sweep reads it."""
 
     __slots__ = (
         "_home",
@@ -48,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
     )
 
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
-        self.last_activity_s = loop.time()
+        self.last_activity_s = monotonic()
         self.paused = False
         self.served = 0
         self._home = home
@@ -79,12 +80,12 @@ class Connection(asyncio.BufferedProtocol):
     def begin(self, sink: Sink, parser: Parser) -> None:
         self._sink, self._parser, self._request_sent = sink, parser, False
         self.served += 1
-        self.last_activity_s = self._loop.time()
+        self.last_activity_s = monotonic()
 
     def write(self, data: bytes) -> None:
         """A part of the request. Nothing happens when the connection is gone: the sink has been told."""
         if self._transport is not None and self._sink is not None:
-            self.last_activity_s = self._loop.time()
+            self.last_activity_s = monotonic()
             self._transport.write(data)
 
     async def drain(self) -> None:
@@ -102,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume(self) -> None:
         if self.paused:
             self.paused = False
-            self.last_activity_s = self._loop.time()
+            self.last_activity_s = monotonic()
             if not self.closed and self._transport is not None:
                 self._transport.resume_reading()
 
@@ -121,8 +122,7 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one by shape only
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 
@@ -134,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
         self.data_received(bytes(_READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        self.last_activity_s = self._loop.time()
+        self.last_activity_s = monotonic()
         sink, parser = self._sink, self._parser
         if sink is None or parser is None:  # bytes that no call asked for
             self.close()
@@ -160,7 +160,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        self.last_activity_s = self._loop.time()
+        self.last_activity_s = monotonic()
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
