@@ -17,8 +17,8 @@ from proxy.call import Recorder, Recording
 from proxy.capture import Budget
 from proxy.client import WeakParser, assert_c_parser
 from proxy.plan import Plans
-from proxy.recorder.note import Start
-from proxy.recorder.pipe import RecorderPipe
+from proxy.recorder.link import RecorderLink
+from proxy.recorder.start import Start
 from proxy.routes import Routes
 from proxy.server import Limits, ProxyServer
 from proxy.upstream.pool import Pool, PoolBounds
@@ -37,7 +37,7 @@ async def work(handover: Handover, report: child.Report, stopped: Awaitable[None
     settings = handover.settings
     listener = handover.socket("listen")
     assert listener is not None
-    recorder = RecorderPipe(_start(settings), asyncio.get_running_loop())
+    recorder = RecorderLink(_start(settings), asyncio.get_running_loop())
     recorder.start()
     server = build(settings, recorder, handover.switches["pepper"])
     server.start()

@@ -1,8 +1,8 @@
-"""Notes: what a worker says of a call, as it goes through the pipe. Pure.
+"""Notes: what a worker says of a call, as it goes through the ring. Pure.
 
     u32 length | marshal of the tuple
 
-Both ends are the same interpreter, started one by the other, and the pipe is nobody else's: that is what marshal needs.
+Both ends are the same interpreter, started one by the other, and the ring is nobody else's: that is what marshal needs.
 """
 
 import marshal
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 _LENGTH = struct.Struct("<I")
 # No references between objects: finding them costs more than they save.
 _FORM = 2
-# Far above two captured bodies; it keeps a broken pipe from being believed.
+# Far above two captured bodies; it keeps a broken ring from being believed.
 NOTE_BYTES_MAX = 512 << 20
 
 
@@ -66,26 +66,16 @@ class Owed(NamedTuple):
     ranges: list[tuple[int, int]]  # sequences, inclusive
 
 
-class Start(NamedTuple):
-    """The first note: what the recorder needs to begin."""
-
-    root: str
-    spool_id: str
-    bytes_max: int
-    segment_bytes: int
-    queue_bytes_max: int
-    log_level: str
-
-
 def encode(note: tuple[Any, ...]) -> bytes:
     data = marshal.dumps(tuple(note), _FORM)
     return _LENGTH.pack(len(data)) + data
 
 
 class Notes:
-    """Cuts the pipe's bytes into notes; any split of the bytes gives the same."""
+    """Cuts the ring's bytes into notes; any split of the bytes gives the same. `position` is behind the last note given."""
 
-    def __init__(self) -> None:
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
@@ -101,6 +91,7 @@ class Notes:
                 if len(held) - at - _LENGTH.size < length:
                     return
                 at += _LENGTH.size + length
+                self.position += _LENGTH.size + length
                 yield marshal.loads(memoryview(held)[at - length : at])  # noqa: S302 - see the head of this module
         finally:
             del held[:at]

@@ -12,8 +12,9 @@ from prometheus_client import Counter
 
 from proxy import metrics
 from proxy.recorder.facts import facts_of
-from proxy.recorder.note import Kind, Note, Owed, Start
-from proxy.spool import SpoolThread
+from proxy.recorder.note import Kind, Note, Owed
+from proxy.recorder.start import Start
+from proxy.spool import Claim, SpoolThread, written_last
 
 TELL_EVERY_S = 1.0
 
@@ -22,12 +23,17 @@ class Writing:
     """One spool."""
 
     def __init__(self, start: Start) -> None:
+        folder = Path(start.root) / start.spool_id
+        # What an earlier recorder of this worker wrote and had no time to settle comes again.
+        number, self._written = written_last(folder)
         self.spool = SpoolThread(
             Path(start.root),
             bytes_max=start.bytes_max,
             segment_bytes=start.segment_bytes,
             queue_bytes_max=start.queue_bytes_max,
             spool_id=start.spool_id,
+            claim=None if start.lock is None else Claim(folder, start.lock),
+            number=number,
         )
         self.spool.start()
         self._hostname = socket.gethostname()
@@ -37,8 +43,10 @@ class Writing:
     def take(self, values: tuple[Any, ...]) -> None:
         if values[0] == Kind.OWED:
             self.spool.refused(Owed(*values).ranges)
-            return
-        note = Note(*values)
+        elif not self._written or (values[0], values[1]) not in self._written:
+            self._write(Note(*values))
+
+    def _write(self, note: Note) -> None:
         facts, request, response = facts_of(note, self._hostname)
         data = orjson.dumps(facts)
         if note.kind == Kind.ADMITTED:

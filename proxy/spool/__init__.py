@@ -6,7 +6,7 @@ keeps its own files beside them. One spool is one life of one worker process.
 
 from proxy.spool.folder import Claim, claim, drop_segment, drop_spool, segments, spools
 from proxy.spool.frames import Frame, FrameType, SpoolDamaged, split_completed
-from proxy.spool.reader import SpoolReader
+from proxy.spool.reader import SpoolReader, written_last
 from proxy.spool.space import REASONS, SpoolCounters
 from proxy.spool.thread import SpoolThread
 
@@ -34,4 +34,5 @@ __all__ = [
     "segments",
     "split_completed",
     "spools",
+    "written_last",
 ]

@@ -47,6 +47,11 @@ class Claim:
         self.folder = folder
         self._descriptor = descriptor
 
+    @property
+    def descriptor(self) -> int:
+        """For a child that shares the lock."""
+        return self._descriptor
+
     def stands(self) -> bool:
         """False when somebody removed the lock's file: the lock then locks nobody out."""
         try:

@@ -204,3 +204,24 @@ class _SegmentFile:
             self._window = os.pread(self._descriptor, max(length, _WINDOW_BYTES), offset)
             self._window_at, at = offset, 0
         return self._window, at
+
+
+# Frames that were written and not yet known to be lie in the last of these.
+_LAST_SEGMENTS = 4
+_FRAMES_READ, _BYTES_READ = 1024, 8 << 20
+
+
+def written_last(folder: Path) -> tuple[int, set[tuple[int, int]]]:
+    """Of a spool whose writer died: the number for the next frame, and type and sequence of the last frames on disk."""
+    found = folders.segments(folder)[-_LAST_SEGMENTS:]
+    if not found:
+        return 0, set()
+    reader = SpoolReader(folder, sealed=True)
+    reader.seek(found[0], 0)
+    written: set[tuple[int, int]] = set()
+    number = found[-1] + 1
+    while frames := reader.read(_FRAMES_READ, _BYTES_READ):
+        written |= {(int(frame.type), frame.sequence) for frame in frames}
+        number += sum(frame.segment == found[-1] for frame in frames)
+    reader.close()
+    return number, written

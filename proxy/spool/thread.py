@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from clearpane.contract.identifiers import new_spool_id
+from proxy.spool.folder import Claim
 from proxy.spool.frames import FrameType
 from proxy.spool.space import Gap, Rung, SpoolCounters, rung, sides_of
 from proxy.spool.writer import Item, SpoolWriter
@@ -23,15 +24,29 @@ _IDLE_S = 1.0
 class SpoolThread:
     """`root` holds a folder per spool; `bytes_max` on disk, `queue_bytes_max` waiting for the disk.
 
-    `written_through` counts the items taken in, in their order, that are on disk (or were dropped and counted).
+    `written_through` counts those of the items `taken_in`, in their order, that are on disk (or were dropped and counted).
+    `claim` and `number`: of a spool that another has begun (see SpoolWriter).
     """
 
-    def __init__(self, root: Path, *, bytes_max: int, segment_bytes: int, queue_bytes_max: int, spool_id: str | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        bytes_max: int,
+        segment_bytes: int,
+        queue_bytes_max: int,
+        spool_id: str | None = None,
+        claim: Claim | None = None,
+        number: int = 0,
+    ) -> None:
         self.spool_id = spool_id or new_spool_id()
         self.folder = root / self.spool_id
         self.counters = SpoolCounters()
+        self.taken_in = 0
         self.written_through = 0
-        self._writer = SpoolWriter(root, self.spool_id, bytes_max=bytes_max, segment_bytes=segment_bytes, counters=self.counters)
+        self._writer = SpoolWriter(
+            root, self.spool_id, bytes_max=bytes_max, segment_bytes=segment_bytes, counters=self.counters, claim=claim, number=number
+        )
         self._queue_bytes_max = queue_bytes_max
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._sequence = 0
@@ -102,6 +117,7 @@ class SpoolThread:
             self.counters.dropped_bodies["queue"] += 1
             dropped, request, response, size = sides_of(request, response), b"", b"", bare_size
         self._bytes_in += size
+        self.taken_in += 1
         self._queue.put((kind, sequence, facts, request, response, dropped))
 
     def _refuse(self, kind: int, sequence: int) -> None:

@@ -37,17 +37,30 @@ class _Outgoing(NamedTuple):
 
 
 class SpoolWriter:
-    """`root` is the folder of all spools. Segments hold `segment_bytes` (or one larger frame), all of them `bytes_max`."""
+    """`root` is the folder of all spools. Segments hold `segment_bytes` (or one larger frame), all of them `bytes_max`.
 
-    def __init__(self, root: Path, spool_id: str, *, bytes_max: int, segment_bytes: int, counters: SpoolCounters | None = None) -> None:
+    `claim`: the spool's lock, where it is held already. `number`: of the next frame, where there are some.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        spool_id: str,
+        *,
+        bytes_max: int,
+        segment_bytes: int,
+        counters: SpoolCounters | None = None,
+        claim: folders.Claim | None = None,
+        number: int = 0,
+    ) -> None:
         self.folder = root / spool_id
         self.counters = counters or SpoolCounters()
         self._root, self._spool_id, self._seed = root, spool_id, seed_of(spool_id)
         self._bytes_max, self._segment_bytes = bytes_max, segment_bytes
-        self._claim: folders.Claim | None = None
+        self._claim = claim
         self._descriptor = -1
         self._segment_size = 0
-        self._number = 0  # of the next frame in this spool
+        self._number = number  # of the next frame in this spool
         self._used, self._capacity = 0, bytes_max
         self._look_at = 0.0
         self._refusing = ""  # the reason, while nothing is taken

@@ -1,0 +1,218 @@
+"""The worker's end of the ring to its recorder. Nothing here waits: what finds no room in the ring is queued.
+
+What is in the ring survives the worker; what is queued does not, so the queue is there for the moments in which
+the recorder is behind. It is bounded: bodies go first, then records, and each is counted. A recorder that dies is
+started again and goes on where the last one had not settled.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from proxy.recorder.note import Kind, Note, Side, encode
+from proxy.recorder.ring import Ring
+from proxy.recorder.start import Start
+from proxy.spool import folder as folders
+from proxy.spool.space import Gap, Rung, rung
+
+# Small enough to stay in a processor's cache: a larger one costs the worker more per note.
+RING_BYTES = 1 << 20
+# How soon it is tried again: to put what is queued into the ring, to start a recorder that died.
+_AGAIN_S, _RESTART_S = 0.001, 0.2
+_ITEM_BYTES = 256
+_COMPLETED = int(Kind.COMPLETED)
+
+log = logging.getLogger(__name__)
+
+
+class RecorderLink:
+    """`start` names the spool and its bounds; `queue_bytes_max` bounds what waits here for the ring, too."""
+
+    def __init__(self, start: Start, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises OSError when there is no memory for the ring."""
+        self.admitted = 0
+        self._ring = Ring.create(RING_BYTES)
+        self._claim = _claimed(start)
+        lock = None if self._claim is None else self._claim.descriptor
+        self._start = replace(start, ring=self._ring.descriptor, ring_bytes=RING_BYTES, lock=lock)
+        self._loop = loop
+        self._child: subprocess.Popen[bytes] | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._wake = -1
+        self._queue: deque[bytes] = deque()
+        self._queue_bytes = 0
+        self._empty: asyncio.Future[None] | None = None  # set when the queue is, for who waits for that
+        self._owed = Gap()  # records dropped here, of which the recorder does not know yet
+
+    def start(self) -> None:
+        """Raises OSError when no process can be had."""
+        wake, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        start = self._start
+        kept = [descriptor for descriptor in (start.ring, start.lock) if descriptor is not None]
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - ours
+                [sys.executable, "-P", "-m", "proxy.recorder", start.to_argument()],
+                stdin=wake,
+                stdout=subprocess.PIPE,  # nothing comes through it but its end
+                pass_fds=kept,
+                # A session of its own: what a terminal sends to its group is not meant for who writes down the last call.
+                start_new_session=True,
+            )
+        finally:
+            os.close(wake)
+        assert self._child.stdout is not None
+        self._loop.add_reader(self._child.stdout, self._ended)
+        self._restart = None
+
+    @property
+    def spool_id(self) -> str:
+        return self._start.spool_id
+
+    @property
+    def queue_bytes(self) -> int:
+        return self._queue_bytes
+
+    def admit(self) -> int:
+        """The call's sequence number: 0, 1, 2, ..."""
+        sequence = self.admitted
+        self.admitted = sequence + 1
+        return sequence
+
+    def send(self, note: tuple[Any, ...]) -> None:
+        """A Note as a plain tuple."""
+        if self._queue:
+            self._send_by_room(Note(*note))
+            return
+        data = encode(note)
+        put = self._ring.put(data)
+        if put < len(data):
+            self._enqueue(data[put:])
+            self._loop.call_later(_AGAIN_S, self._write_queue)
+        if self._ring.reader_sleeps:
+            self._wake_reader()
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Hands over what waits and lets the recorder finish. False when the deadline passed first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._queue:
+                    self._empty = self._loop.create_future()
+                    await self._empty
+                return await self._finish()
+        except TimeoutError:
+            return False
+
+    async def _finish(self) -> bool:
+        if self._restart is not None:
+            self._restart.cancel()
+            self.start()
+        child = self._child
+        assert child is not None
+        assert child.stdout is not None
+        self._loop.remove_reader(child.stdout)
+        self._close_wake()  # its end tells the recorder that no more will come
+        code = await asyncio.to_thread(child.wait)
+        child.stdout.close()
+        if self._claim is not None:
+            self._claim.release()
+        return code == 0
+
+    def _wake_reader(self) -> None:
+        with contextlib.suppress(OSError):  # it is awake already, or gone: then its end is heard elsewhere
+            os.write(self._wake, b"\0")
+
+    def _close_wake(self) -> None:
+        descriptor, self._wake = self._wake, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    # The queue
+
+    def _send_by_room(self, note: Note) -> None:
+        if self._owed.count and note.kind == _COMPLETED:
+            self._state_owed()
+        data = encode(note)
+        bare = _without_bodies(note)
+        bare_data = data if bare is note else encode(bare)
+        choice = rung(self._queue_bytes, self._start.queue_bytes_max, len(data) + _ITEM_BYTES, len(bare_data) + _ITEM_BYTES)
+        if choice is Rung.DROP:
+            if note.kind == _COMPLETED:
+                self._owed.add(note.sequence)
+            return
+        self._enqueue(data if choice is Rung.KEEP else bare_data)
+
+    def _state_owed(self) -> None:
+        data = encode((int(Kind.OWED), self._owed.ranges))
+        if rung(self._queue_bytes, self._start.queue_bytes_max, len(data), len(data)) is Rung.KEEP:
+            self._owed = Gap()
+            self._enqueue(data)
+
+    def _enqueue(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._queue_bytes += len(data) + _ITEM_BYTES
+
+    def _write_queue(self) -> None:
+        while self._queue:
+            data = self._queue[0]
+            put = self._ring.put(data)
+            if put < len(data):
+                self._queue[0] = data[put:]
+                self._queue_bytes -= put
+                self._loop.call_later(_AGAIN_S, self._write_queue)
+                break
+            self._queue.popleft()
+            self._queue_bytes -= put + _ITEM_BYTES
+            if not self._queue and self._owed.count:
+                self._state_owed()
+        if self._ring.reader_sleeps:
+            self._wake_reader()
+        if not self._queue and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    # When the recorder died
+
+    def _ended(self) -> None:
+        log.error("the recorder of this worker died; another goes on where it was")
+        child, self._child = self._child, None
+        if child is not None and child.stdout is not None:
+            self._loop.remove_reader(child.stdout)
+            child.stdout.close()
+            child.wait()  # it closed its end by dying
+        self._close_wake()
+        self._restart = self._loop.call_later(_RESTART_S, self._start_again)
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+        except OSError:
+            self._restart = self._loop.call_later(_RESTART_S, self._start_again)
+
+
+def _claimed(start: Start) -> folders.Claim | None:
+    """The spool's lock, ours as long as worker or recorder live. A disk that refuses now is the recorder's to ask again."""
+    try:
+        return folders.create(Path(start.root), start.spool_id)
+    except OSError:
+        return None
+
+
+def _without_bodies(note: Note) -> Note:
+    """The digests stay: they are of the bytes that were seen. Without a body there is nothing to leave out."""
+    if note.request is None or note.response is None or not (note.request[3] or note.response[3]):
+        return note
+    return note._replace(request=_bare(note.request), response=_bare(note.response), dropped=True)
+
+
+def _bare(side: tuple[int, bool, str | None, list[bytes]]) -> tuple[int, bool, str | None, list[bytes]]:
+    found = Side(*side)
+    digest = found.sha256 or hashlib.sha256(b"".join(found.pieces)).hexdigest()
+    return found.seen, found.truncated, digest, []
