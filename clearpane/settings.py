@@ -101,7 +101,7 @@ class Settings:
         8 << 30, forms.size(1 << 20), "bytes on disk per worker; from 80 % on bodies are dropped, at 100 % records"
     )
     spool_segment_bytes: int = _setting(64 << 20, forms.size(1 << 16), "size at which a new segment begins")
-    spool_queue_bytes_max: int = _setting(64 << 20, forms.size(1 << 20), "bytes waiting for the spool's writer thread")
+    spool_queue_bytes_max: int = _setting(64 << 20, forms.size(1 << 20), "bytes that may wait for the recorder, and in it for the disk")
 
     # Kafka
     kafka_deadline_s: float = _setting(5.0, forms.number(0.5, 120), "time Kafka has to acknowledge before a record counts as in doubt")
