@@ -66,6 +66,7 @@ class Settings:
         None, forms.secret, "shared key that signs POSTs to the intake; needed when it is not on loopback", secret=True
     )
     spool_only: bool = _setting(False, forms.flag, "no delivery: records stay in the spool", flag=True)
+    loop: str = _setting("asyncio", forms.choice("asyncio", "uvloop"), "event loop of the workers; uvloop is an extra", flag=True)
     workers: int = _setting(1, forms.integer(1, 256), "worker processes on the proxy's port", flag=True)
     flush_seconds: float = _setting(
         1.0, forms.number(0.01, 3600), "how long the shipper (POST) and the consumer (object) collect before they write", flag=True

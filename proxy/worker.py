@@ -16,6 +16,7 @@ from clearpane.settings import Settings
 from proxy.call import Recorder, Recording
 from proxy.capture import Budget
 from proxy.client import WeakParser, assert_c_parser
+from proxy.listening import Listening
 from proxy.plan import Plans
 from proxy.recorder.link import RecorderLink
 from proxy.recorder.start import Start
@@ -43,14 +44,15 @@ async def work(handover: Handover, report: child.Report, stopped: Awaitable[None
     server.start()
     runner = web.ServerRunner(server.web_server, shutdown_timeout=CLOSE_TIMEOUT_S)
     await runner.setup()
-    site = web.SockSite(runner, listener, backlog=BACKLOG)
-    await site.start()
+    listening = Listening(listener, server.web_server, BACKLOG)
+    listening.start()
     gc.freeze()  # what lives as long as the process is not looked at in every full collection
     report({"event": "ready", "pid": os.getpid(), "spool": recorder.spool_id})
     try:
         await stopped
     finally:
-        await site.stop()
+        await listening.stop()
+        listener.close()
         cut = await server.drain(settings.grace_s)
         await runner.cleanup()
         written = await recorder.stop(SPOOL_TIMEOUT_S)
@@ -111,10 +113,25 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
+class NoUvloop(Exception):
+    """The settings ask for uvloop, and it is not installed."""
+
+
+def loop_of(settings: Settings) -> asyncio.AbstractEventLoop:
+    """Raises NoUvloop."""
+    if settings.loop == "asyncio":
+        return asyncio.new_event_loop()
+    try:
+        import uvloop
+    except ImportError:
+        raise NoUvloop('loop = "uvloop" needs the package: pip install "clearpane[uvloop]", or leave `loop` at "asyncio"') from None
+    return uvloop.new_event_loop()
+
+
 async def _checked(handover: Handover, report: child.Report, stopped: Awaitable[None]) -> None:
     assert_c_parser()
     await work(handover, report, stopped)
 
 
 if __name__ == "__main__":
-    child.run(_checked, refusals=(WeakParser,))
+    child.run(_checked, refusals=(WeakParser, NoUvloop), loop_of=loop_of)

@@ -15,6 +15,7 @@ _METAVARS = {
     "topic": "NAME",
     "intake": "URL",
     "workers": "N",
+    "loop": "asyncio|uvloop",
     "flush_seconds": "S",
 }
 

@@ -16,7 +16,7 @@ from clearpane.settings import Settings
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives its type no other name
 
-_PROXY_FLAGS = ("listen", "admin", "default_upstream", "upstream", "data", "kafka", "topic", "intake", "workers", "flush_seconds")
+_PROXY_FLAGS = ("listen", "admin", "default_upstream", "upstream", "data", "kafka", "topic", "intake", "workers", "loop", "flush_seconds")
 
 
 def register(commands: "Commands") -> None:

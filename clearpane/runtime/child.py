@@ -17,6 +17,7 @@ import orjson
 
 from clearpane.runtime import logs
 from clearpane.runtime.handover import Handover
+from clearpane.settings import Settings
 
 # A report is a few hundred bytes; what the parent has not read beyond this is dropped: it is a view, not a record.
 _REPORT_BACKLOG_BYTES_MAX = 1 << 20
@@ -91,7 +92,11 @@ class Reporter:
         del self._backlog[:written]
 
 
-def run(main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]], refusals: tuple[type[Exception], ...] = ()) -> None:
+def run(
+    main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]],
+    refusals: tuple[type[Exception], ...] = (),
+    loop_of: Callable[[Settings], asyncio.AbstractEventLoop] = lambda settings: asyncio.new_event_loop(),
+) -> None:
     """The whole life of a child: receive, run until stopped, leave.
 
     Exit code 0 after a clean stop; REFUSED when `main` raised one of `refusals`, which a restart would not mend.
@@ -110,7 +115,8 @@ def run(main: Callable[[Handover, Report, Awaitable[None]], Awaitable[None]], re
 
     code = 0
     try:
-        asyncio.run(life())
+        with asyncio.Runner(loop_factory=lambda: loop_of(handover.settings)) as runner:
+            runner.run(life())
     except refusals as refusal:
         log.critical("%s", refusal)
         code = REFUSED
