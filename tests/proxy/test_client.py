@@ -1,5 +1,6 @@
 """What proxy/client.py takes from inside aiohttp. A failure here names what a new aiohttp has changed."""
 
+import asyncio
 import inspect
 
 import pytest
@@ -39,3 +40,32 @@ def test_a_connection_still_has_the_methods_that_ours_extends(name: str) -> None
 
 def test_errors_of_the_parser_still_go_through_handle_error() -> None:
     assert "self.handle_error(" in inspect.getsource(RequestHandler._make_error_handler)
+
+
+@pytest.mark.parametrize("name", ["_waiter", "max_field_size", "_keepalive_handle", "_messages"])
+def test_a_connection_still_has_what_ours_looks_at(name: str) -> None:
+    assert name in {slot for cls in RequestHandler.__mro__ for slot in getattr(cls, "__slots__", ())}
+
+
+def test_a_keep_alive_timeout_of_zero_still_starts_no_timer() -> None:
+    assert "if self._keepalive_timeout > 0:" in inspect.getsource(RequestHandler.connection_made)
+    assert callable(RequestHandler._process_keepalive)
+
+
+async def test_the_parser_still_gives_whole_messages() -> None:
+    from aiohttp.base_protocol import BaseProtocol
+    from aiohttp.http_parser import HttpRequestParser
+
+    loop = asyncio.get_running_loop()
+    parser = HttpRequestParser(BaseProtocol(loop), loop, 1 << 16)
+    messages, upgraded, tail = parser.feed_data(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+    ((message, payload),) = messages
+    assert (upgraded, tail, payload.is_eof(), message.method, message.path) == (False, b"", True, "POST", "/")
+    parser.message_consumed()
+
+
+def test_aiohttp_still_waits_for_requests_and_takes_bytes_as_ours_expects() -> None:
+    start, received = inspect.getsource(RequestHandler.start), inspect.getsource(RequestHandler.data_received)
+    assert "self._waiter = loop.create_future()" in start
+    assert "self._waiter = None" in start
+    assert "if self._force_close or self._close:" in received
