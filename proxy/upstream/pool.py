@@ -15,6 +15,7 @@ import aiohappyeyeballs
 
 from proxy.upstream.connection import Connection
 from proxy.upstream.faults import ConnectFailed, ConnectTimeout, ReadTimeout
+from proxy.upstream.guard import is_forbidden
 from proxy.upstream.origin import Origin
 
 # Names are looked up again after this time, as resolvers and load balancers expect.
@@ -108,6 +109,11 @@ class Pool:
         if kept is not None and loop.time() - kept[0] < ADDRESSES_KEPT_S:
             return kept[1]
         found: _Addresses = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)  # type: ignore[assignment]
+        found = [address for address in found if not is_forbidden(str(address[4][0]))]
+        if not found:
+            raise ConnectFailed(
+                f"{origin.host} is a link-local, multicast or metadata address, or resolves to one: no upstream may be there"
+            )
         self._addresses[origin] = (loop.time(), found)
         return found
 
