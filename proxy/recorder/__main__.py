@@ -1,7 +1,7 @@
-"""`python -m proxy.recorder`: started by a worker, reads its notes from the ring, then leaves.
+"""`python -m proxy.recorder`: started by a worker, reads its notes, then leaves.
 
 Standard input wakes it up and, by its end, says that the worker is gone; nothing else stops it. Whatever ended the
-worker, the notes that are in the ring come to the disk.
+worker, the notes that it left come to the disk.
 """
 
 import os
@@ -22,39 +22,66 @@ _TELL_EVERY_S = 1.0
 # Between two looks at the ring: being woken up costs the worker more than the note.
 _LINGER_S = 0.001
 _WAKE_BYTES = 4096
+_READ_BYTES = 1 << 20
 _STOP_TIMEOUT_S = 60.0
 
 
 class Reading:
-    """From the ring to the spool. A note's room is given back when its frame is on disk, or dropped and counted."""
+    """From one ring to the spool. A note's room is given back when its frame is on disk, or dropped and counted."""
 
-    def __init__(self, ring: Ring, writing: Writing) -> None:
-        self._ring, self._writing = ring, writing
+    def __init__(self, ring: Ring, writing: Writing, *, release: bool) -> None:
+        self._ring, self._writing, self._release = ring, writing, release
         self._position = ring.settled
         self._notes = Notes(self._position)
         self._unsettled: deque[tuple[int, int]] = deque()  # items of the spool, position in the ring
 
-    def take(self) -> bool:
-        """Whether there was anything."""
-        data = self._ring.read(self._position)
-        self._position += len(data)
-        for note in self._notes.feed(data):
-            self._writing.take(note)
-            self._unsettled.append((self._writing.spool.taken_in, self._notes.position))
-        self._settle()
-        return bool(data)
+    @property
+    def written(self) -> int:
+        return self._ring.written
 
     @property
     def settled(self) -> bool:
         return not self._unsettled
 
+    def take(self, end: int) -> bool:
+        """All notes before this position. Whether there were any."""
+        begun = self._position
+        while self._position < end:
+            step = min(end, self._position + _READ_BYTES)
+            for note in self._notes.feed(self._ring.read(self._position, step)):
+                self._writing.take(note)
+                self._unsettled.append((self._writing.spool.taken_in, self._notes.position))
+            self._position = step
+            self._settle()
+        self._settle()
+        return self._position > begun
+
     def _settle(self) -> None:
-        through, position = self._writing.spool.written_through, self._ring.settled
+        through, position = self._writing.spool.written_through, None
         while self._unsettled and self._unsettled[0][0] <= through:
             position = self._unsettled.popleft()[1]
-        if not self._unsettled and self._position - position == self._ring.capacity_bytes:
-            position = self._position  # the beginning of a note that is larger than the ring
-        self._ring.settle(position)
+        if position is not None:
+            self._ring.settle(position, release=self._release)
+
+
+class Rings:
+    """The small one and the queue, in the order in which they were written.
+
+    While something is queued nothing is put into the small ring, so what is in it then came before.
+    """
+
+    def __init__(self, start: Start, writing: Writing) -> None:
+        self.ring = Ring(start.ring, start.ring_bytes)
+        queue = Ring(start.queue, start.queue_bytes_max)
+        self._readings = Reading(self.ring, writing, release=False), Reading(queue, writing, release=True)
+
+    def take(self) -> bool:
+        """Whether there was anything, or is something not settled yet."""
+        small, queue = self._readings
+        queued = queue.written
+        found = small.take(small.written)
+        found |= queue.take(queued)
+        return found or not (small.settled and queue.settled)
 
 
 def main() -> int:
@@ -62,28 +89,26 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     start = Start.from_argument(sys.argv[1])
     logs.start(start.log_level)
-    ring = Ring(start.ring, start.ring_bytes)
     writing = Writing(start)
-    reading = Reading(ring, writing)
-    while reading.take() or not reading.settled or _sleep(ring, reading, writing):
+    rings = Rings(start, writing)
+    while rings.take() or _sleep(rings, writing):
         writing.tell_sometimes()
         time.sleep(_LINGER_S)
-    reading.take()
     return 0 if writing.stop(_STOP_TIMEOUT_S) else 1
 
 
-def _sleep(ring: Ring, reading: Reading, writing: Writing) -> bool:
-    """Until there is something to do; False when the worker is gone, and then only what is in the ring is left to do."""
+def _sleep(rings: Rings, writing: Writing) -> bool:
+    """Until there is something to do; False when the worker is gone, and with it all that will come."""
     wake = sys.stdin.fileno()
-    ring.sleep(True)
+    rings.ring.sleep(True)
     try:
-        while not reading.take():
+        while not rings.take():
             if select.select([wake], [], [], _TELL_EVERY_S)[0]:
-                return bool(os.read(wake, _WAKE_BYTES)) or reading.take()
+                return bool(os.read(wake, _WAKE_BYTES)) or rings.take()
             writing.tell()
         return True
     finally:
-        ring.sleep(False)
+        rings.ring.sleep(False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The worker's end of the ring to its recorder. Nothing here waits: what finds no room in the ring is queued.
+"""The worker's end of what it shares with its recorder. Nothing here waits, and nothing waits here.
 
-What is in the ring survives the worker; what is queued does not, so the queue is there for the moments in which
-the recorder is behind. It is bounded: bodies go first, then records, and each is counted. A recorder that dies is
-started again and goes on where the last one had not settled.
+Notes go through a small ring; while the recorder is behind, through a larger one, the queue. Both survive the
+worker and the recorder. The queue is bounded: bodies go first, then records, and each is counted. A recorder
+that dies is started again and goes on where the last one had not settled.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ from proxy.spool.space import Gap, Rung, rung
 
 # Small enough to stay in a processor's cache: a larger one costs the worker more per note.
 RING_BYTES = 1 << 20
-# How soon it is tried again: to put what is queued into the ring, to start a recorder that died.
-_AGAIN_S, _RESTART_S = 0.001, 0.2
-_ITEM_BYTES = 256
+# How soon it is tried again: to start a recorder that died, and to tell it of the last dropped records.
+_RESTART_S, _AGAIN_S = 0.2, 0.01
 _COMPLETED = int(Kind.COMPLETED)
 
 log = logging.getLogger(__name__)
@@ -37,19 +35,16 @@ class RecorderLink:
     """`start` names the spool and its bounds; `queue_bytes_max` bounds what waits here for the ring, too."""
 
     def __init__(self, start: Start, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises OSError when there is no memory for the ring."""
+        """Raises OSError when there is no memory to share."""
         self.admitted = 0
-        self._ring = Ring.create(RING_BYTES)
+        self._ring, self._queue = Ring.create(RING_BYTES), Ring.create(start.queue_bytes_max)
         self._claim = _claimed(start)
         lock = None if self._claim is None else self._claim.descriptor
-        self._start = replace(start, ring=self._ring.descriptor, ring_bytes=RING_BYTES, lock=lock)
+        self._start = replace(start, ring=self._ring.descriptor, ring_bytes=RING_BYTES, queue=self._queue.descriptor, lock=lock)
         self._loop = loop
         self._child: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._wake = -1
-        self._queue: deque[bytes] = deque()
-        self._queue_bytes = 0
-        self._empty: asyncio.Future[None] | None = None  # set when the queue is, for who waits for that
         self._owed = Gap()  # records dropped here, of which the recorder does not know yet
 
     def start(self) -> None:
@@ -57,7 +52,7 @@ class RecorderLink:
         wake, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         start = self._start
-        kept = [descriptor for descriptor in (start.ring, start.lock) if descriptor is not None]
+        kept = [descriptor for descriptor in (start.ring, start.queue, start.lock) if descriptor is not None]
         try:
             self._child = subprocess.Popen(  # noqa: S603 - ours
                 [sys.executable, "-P", "-m", "proxy.recorder", start.to_argument()],
@@ -79,7 +74,7 @@ class RecorderLink:
 
     @property
     def queue_bytes(self) -> int:
-        return self._queue_bytes
+        return self._queue.used_bytes
 
     def admit(self) -> int:
         """The call's sequence number: 0, 1, 2, ..."""
@@ -89,24 +84,19 @@ class RecorderLink:
 
     def send(self, note: tuple[Any, ...]) -> None:
         """A Note as a plain tuple."""
-        if self._queue:
-            self._send_by_room(Note(*note))
-            return
         data = encode(note)
-        put = self._ring.put(data)
-        if put < len(data):
-            self._enqueue(data[put:])
-            self._loop.call_later(_AGAIN_S, self._write_queue)
+        if self._queue.used_bytes or not self._ring.put(data):  # what is queued goes first
+            self._send_by_room(Note(*note), data)
         if self._ring.reader_sleeps:
             self._wake_reader()
 
     async def stop(self, timeout_s: float) -> bool:
-        """Hands over what waits and lets the recorder finish. False when the deadline passed first."""
+        """Lets the recorder finish. False when the deadline passed first."""
         try:
             async with asyncio.timeout(timeout_s):
-                if self._queue:
-                    self._empty = self._loop.create_future()
-                    await self._empty
+                while self._owed.count:  # for this the queue must have room again
+                    self._state_owed()
+                    await asyncio.sleep(_AGAIN_S)
                 return await self._finish()
         except TimeoutError:
             return False
@@ -137,46 +127,20 @@ class RecorderLink:
 
     # The queue
 
-    def _send_by_room(self, note: Note) -> None:
-        if self._owed.count and note.kind == _COMPLETED:
+    def _send_by_room(self, note: Note, data: bytes) -> None:
+        if self._owed.count:
             self._state_owed()
-        data = encode(note)
         bare = _without_bodies(note)
         bare_data = data if bare is note else encode(bare)
-        choice = rung(self._queue_bytes, self._start.queue_bytes_max, len(data) + _ITEM_BYTES, len(bare_data) + _ITEM_BYTES)
-        if choice is Rung.DROP:
-            if note.kind == _COMPLETED:
-                self._owed.add(note.sequence)
-            return
-        self._enqueue(data if choice is Rung.KEEP else bare_data)
+        choice = rung(self._queue.used_bytes, self._queue.capacity_bytes, len(data), len(bare_data))
+        if choice is not Rung.DROP:
+            self._queue.put(data if choice is Rung.KEEP else bare_data)
+        elif note.kind == _COMPLETED:
+            self._owed.add(note.sequence)
 
     def _state_owed(self) -> None:
-        data = encode((int(Kind.OWED), self._owed.ranges))
-        if rung(self._queue_bytes, self._start.queue_bytes_max, len(data), len(data)) is Rung.KEEP:
+        if self._queue.put(encode((int(Kind.OWED), self._owed.ranges))):
             self._owed = Gap()
-            self._enqueue(data)
-
-    def _enqueue(self, data: bytes) -> None:
-        self._queue.append(data)
-        self._queue_bytes += len(data) + _ITEM_BYTES
-
-    def _write_queue(self) -> None:
-        while self._queue:
-            data = self._queue[0]
-            put = self._ring.put(data)
-            if put < len(data):
-                self._queue[0] = data[put:]
-                self._queue_bytes -= put
-                self._loop.call_later(_AGAIN_S, self._write_queue)
-                break
-            self._queue.popleft()
-            self._queue_bytes -= put + _ITEM_BYTES
-            if not self._queue and self._owed.count:
-                self._state_owed()
-        if self._ring.reader_sleeps:
-            self._wake_reader()
-        if not self._queue and self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
 
     # When the recorder died
 

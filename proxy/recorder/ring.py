@@ -4,6 +4,7 @@ One writes, one reads. What was put in survives the writer's death, and what was
 next one begins there. Neither ever waits for the other, and putting bytes in costs no system call.
 """
 
+import contextlib
 import mmap
 import os
 import threading
@@ -40,13 +41,12 @@ class Ring:
 
     # The writer's side
 
-    def put(self, data: bytes) -> int:
-        """How many of the bytes found room."""
+    def put(self, data: bytes) -> bool:
+        """False, and nothing done, without room for all of it."""
         words, capacity = self._words, self.capacity_bytes
         written, size = words[_WRITTEN], len(data)
-        room = capacity - (written - words[_SETTLED])
-        if size > room:
-            data, size = data[:room], room
+        if size > capacity - (written - words[_SETTLED]):
+            return False
         at = written % capacity
         first = capacity - at
         if size <= first:
@@ -55,7 +55,12 @@ class Ring:
             self._data[at:] = data[:first]
             self._data[: size - first] = data[first:]
         self._publish(_WRITTEN, written + size)
-        return size
+        return True
+
+    @property
+    def used_bytes(self) -> int:
+        """Put in and not settled."""
+        return self._words[_WRITTEN] - self._words[_SETTLED]
 
     @property
     def reader_sleeps(self) -> bool:
@@ -68,18 +73,33 @@ class Ring:
     def settled(self) -> int:
         return self._words[_SETTLED]
 
-    def read(self, position: int) -> bytes:
-        """What was written from this position on. It keeps its room until it is settled."""
-        capacity = self.capacity_bytes
-        size = self._words[_WRITTEN] - position
-        self._order()
-        at = position % capacity
-        first = min(size, capacity - at)
-        return bytes(self._data[at : at + first]) + bytes(self._data[: size - first])
+    @property
+    def written(self) -> int:
+        return self._words[_WRITTEN]
 
-    def settle(self, position: int) -> None:
-        """All bytes before it are taken care of."""
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes between two positions, `end` at most `written`. They keep their room until they are settled."""
+        self._order()
+        at = start % self.capacity_bytes
+        first = min(end - start, self.capacity_bytes - at)
+        return bytes(self._data[at : at + first]) + bytes(self._data[: end - start - first])
+
+    def settle(self, position: int, *, release: bool = False) -> None:
+        """All bytes before it are taken care of. `release`: the system may have their memory until it is written again."""
+        if release:
+            self._release(self.settled, position)
         self._publish(_SETTLED, position)
+
+    def _release(self, start: int, end: int) -> None:
+        """Whole pages between two positions, which are not settled yet: so nobody is writing there."""
+        at = start % self.capacity_bytes
+        first = min(end - start, self.capacity_bytes - at)
+        for low, high in ((at, at + first), (0, end - start - first)):
+            first_page, behind_last = -(-low // mmap.PAGESIZE), high // mmap.PAGESIZE
+            if behind_last > first_page:
+                with contextlib.suppress(OSError):
+                    place, size = first_page * mmap.PAGESIZE, (behind_last - first_page) * mmap.PAGESIZE
+                    self._map.madvise(mmap.MADV_REMOVE, _HEAD_BYTES + place, size)
 
     def sleep(self, asleep: bool) -> None:
         self._publish(_ASLEEP, int(asleep))

@@ -7,7 +7,7 @@ import orjson
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """`ring` and `lock` are inherited descriptors; without a `lock` the recorder takes the spool's itself."""
+    """`ring`, `queue` and `lock` are inherited descriptors; without a `lock` the recorder takes the spool's itself."""
 
     root: str
     spool_id: str
@@ -17,6 +17,7 @@ class Start:
     log_level: str
     ring: int = -1
     ring_bytes: int = 0
+    queue: int = -1  # of `queue_bytes_max`
     lock: int | None = None
 
     def to_argument(self) -> str:

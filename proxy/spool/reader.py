@@ -207,7 +207,7 @@ class _SegmentFile:
 
 
 # Frames that were written and not yet known to be lie in the last of these.
-_LAST_SEGMENTS = 4
+_LAST_SEGMENTS = 16
 _FRAMES_READ, _BYTES_READ = 1024, 8 << 20
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -145,28 +146,28 @@ async def main():
     link.start()
     for number in range(1_000_000):
         await call(link)
-        if not link.queue_bytes:
-            print(number, flush=True)
-        else:
+        print(number, flush=True)
+        if link.queue_bytes > 20 << 20:
             await asyncio.sleep(0.002)
 
 asyncio.run(main())
 """
 
 
-def test_a_worker_that_is_killed_loses_nothing_that_is_in_the_ring(tmp_path: Path) -> None:
+@pytest.mark.parametrize("calls", [1, 500, 3000])  # before the recorder is there, within the ring, far into the queue
+def test_a_worker_that_is_killed_loses_nothing_that_it_handed_over(tmp_path: Path, calls: int) -> None:
     path = os.pathsep.join([str(Path(__file__).parents[3]), str(Path(__file__).parent)])
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         for line in worker.stdout:
-            if int(line) >= 500:
+            if int(line) >= calls:
                 break
         worker.send_signal(signal.SIGKILL)
         promised = int((line + worker.stdout.read()).split()[-1]) + 1
     (folder,) = [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
-    while (held := claim(folder)) is None:  # until the recorder has written what was in the ring, and left
-        pass
+    while (held := claim(folder)) is None:  # until the recorder has written what it was left, and is gone
+        time.sleep(0.01)
     held.release()
     records = [frame.sequence for frame in frames_of(folder) if frame.type == COMPLETED]
     assert records[:promised] == list(range(promised))
@@ -174,7 +175,7 @@ def test_a_worker_that_is_killed_loses_nothing_that_is_in_the_ring(tmp_path: Pat
 
 
 async def test_a_recorder_that_does_not_come_costs_bodies_first_then_records_and_states_the_gap(tmp_path: Path) -> None:
-    link = RecorderLink(start_of(tmp_path, queue_bytes_max=400_000), asyncio.get_running_loop())
+    link = RecorderLink(start_of(tmp_path, queue_bytes_max=1 << 20), asyncio.get_running_loop())
     big = b"b" * 100_000
     for _ in range(600):
         sequence = link.admit()
