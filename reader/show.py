@@ -43,6 +43,7 @@ _SOURCES = {
     "estimated": "estimated",
     "book": "priced by the book",
     "assumed": "priced by the book, provider assumed",
+    "overlay": "priced by your overlay",
     "unknown": "unknown",
 }
 
@@ -203,7 +204,9 @@ def _cost(record: _Groups) -> list[str]:
     shown = {name: cost.get(name) for name in ("input", "output", "tools", "total") if name != "tools" or cost.get(name) not in {None, "0"}}
     amounts = [f"{name:<6}  {_dollars(value)}" for name, value in shown.items()]
     rates = ", ".join(f"{_BUCKETS.get(name, name)} ${rate}" for name, rate in cost.group("rates").items())
-    origin = _joined(_SOURCES.get(source, source), cost.get("price_version"), cost.get("priced_as"), cost.get("variant"))
+    origin = _joined(
+        _SOURCES.get(source, source), cost.get("price_version"), cost.get("price_date"), cost.get("priced_as"), cost.get("variant")
+    )
     return [*amounts, origin, f"per million tokens: {rates}" if rates else ""]
 
 

@@ -36,6 +36,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
     "cost_source": ("derived", "cost", "source"),
     "cost_reason": ("derived", "cost", "reason"),
     "price_version": ("derived", "cost", "price_version"),
+    "price_variant": ("derived", "cost", "variant"),
     **{name: ("timing", name) for name in ("duration_ms", "first_byte_ms", "proxy_ms")},
     "request_bytes": ("request", "body_bytes"),
     "response_bytes": ("response", "body_bytes"),
