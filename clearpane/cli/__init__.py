@@ -27,6 +27,7 @@ _COMMANDS = {
     "show": ("show", "query"),
     "query": ("query", "query"),
     "verify": ("verify", "query"),
+    "reprice": ("reprice", "all"),
     "config": ("configure", "proxy"),
 }
 

@@ -61,6 +61,10 @@ COLUMNS: dict[str, Kind] = {
     "cost_reason": "text",  # why it is unknown
     "price_version": "text",
     "price_variant": "text",  # what sets the price apart from the standard one: tier, long context, region
+    # Null until `clearpane reprice` gave the columns above a newer price: then what the call was recorded with.
+    "cost_recorded": "decimal",
+    "price_version_recorded": "text",
+    "repriced_at": "time",
     "duration_ms": "number",
     "first_byte_ms": "number",
     "first_token_ms": "number",

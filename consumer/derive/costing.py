@@ -9,7 +9,7 @@ from consumer.derive.cost import COST_MAX, Charge, Cost, unknown
 from consumer.derive.metering import Metered
 from consumer.derive.prices import PriceBook
 from consumer.derive.reading import Reading
-from consumer.derive.untrusted import Mapping, count, mapping, short, text
+from consumer.derive.untrusted import Malformed, Mapping, count, mapping, short, text
 
 _TICKS = Decimal(10) ** 10  # of a dollar
 _VERTEX_CLAUDE = re.compile(r"/locations/([a-z0-9-]{1,32})/publishers/anthropic/")
@@ -17,13 +17,17 @@ _OPENAI_REGION = re.compile(r"https?://([a-z]{2})\.api\.openai\.com[:/]")
 
 
 def charge(reading: Reading, metered: Metered, book: PriceBook) -> Cost:
-    """Raises nothing: usage that could not be read was found before."""
+    """Never raises for what a body holds."""
     provider = text(reading.target.get("provider"))
     if metered.leaves is None:
         return unknown(metered.reason or "usage unknown")
     if (stated := _stated(provider, reading.answer.stated, whole=metered.source == "provider")) is not None:
         return stated
-    return book.price(metered.leaves, _charge(reading, provider))
+    try:
+        asked = _charge(reading, provider)
+    except Malformed:
+        return unknown("the stated usage cannot be read")
+    return book.price(metered.leaves, asked)
 
 
 def _charge(reading: Reading, provider: str | None) -> Charge:

@@ -74,6 +74,13 @@ def test_inference_in_the_us_alone_costs_a_tenth_more(make: Any, book: PriceBook
     assert (cost["total"], cost["variant"]) == (total, variant)
 
 
+def test_a_count_of_searches_that_is_no_number_leaves_the_cost_unknown(make: Any, book: PriceBook) -> None:
+    stated = {**CLAUDE, "usage": {**CLAUDE["usage"], "server_tool_use": {"web_search_requests": "many"}}}  # type: ignore[dict-item]
+    derived = derive(make(stated, request=asked("claude-opus-4-8"), provider="anthropic", operation="messages"), book)
+    assert (derived["cost"]["total"], derived["cost"]["reason"]) == (None, "the stated usage cannot be read")
+    assert derived["usage"]["input_tokens"] == 1_000_000
+
+
 @pytest.mark.parametrize(("place", "total"), [("global", "5"), ("us-east5", "5.5"), ("europe-west1", "5.5")])
 def test_claude_on_a_regional_endpoint_of_vertex_costs_a_tenth_more(make: Any, book: PriceBook, place: str, total: str) -> None:
     path = f"/v1/projects/p/locations/{place}/publishers/anthropic/models/claude-opus-4-8:rawPredict"

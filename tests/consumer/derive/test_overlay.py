@@ -1,5 +1,6 @@
 """The overlay: whose price counts, from when to when, and every mistake in the file told at once."""
 
+import contextlib
 import hashlib
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -73,10 +74,19 @@ def test_an_azure_deployment_is_priced_as_its_model() -> None:
     assert cost.source == "overlay"
 
 
+SELF_HOSTED = """
+[[price]]
+upstream = "gpu-7"
+model = "*"
+rates = { input = 0.2, output = 0.2 }
+[[price]]
+provider = "ollama"
+rates = { input = 0, output = 0 }
+"""
+
+
 def test_a_self_hosted_model_at_a_rate_of_its_own_and_one_that_is_free() -> None:
-    hosted = book(
-        '[[price]]\nupstream = "gpu-7"\nmodel = "*"\nrates = { input = 0.2, output = 0.2 }\n[[price]]\nprovider = "ollama"\nrates = { input = 0, output = 0 }'
-    )
+    hosted = book(SELF_HOSTED)
     assert hosted.price(TEN, charge("vllm", "llama-3.1-8b", upstream="gpu-7")).total == Decimal("0.000004")
     free = hosted.price(TEN, charge("ollama", "llama3"))
     assert (free.source, free.total) == ("overlay", Decimal(0))
@@ -180,7 +190,5 @@ def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"[[price]]\n{text}".encode()))
 def test_garbage_raises_only_our_error(data: bytes) -> None:
-    try:
+    with contextlib.suppress(BadOverlay):
         assert isinstance(parse(data, "f", lambda name: True), Overlay)
-    except BadOverlay as error:
-        assert error.problems
