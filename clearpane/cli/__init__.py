@@ -28,6 +28,7 @@ _COMMANDS = {
     "query": ("query", "query"),
     "verify": ("verify", "query"),
     "reprice": ("reprice", "all"),
+    "prices": ("prices", "all"),
     "config": ("configure", "proxy"),
 }
 
