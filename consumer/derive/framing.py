@@ -27,6 +27,7 @@ class Framing:
     with_parameters: int = 0  # for each tool
     described: int = 0
     property_described: int = 0
+    forced: int = 0  # a tool must be called
     beside_system: int = -4  # tools and a system message share one
     call: int = 5  # a call of a tool and its result
     call_names: int = 1  # how often its name stands there once more
@@ -54,8 +55,14 @@ _REASONING = Framing(
 # Its template opens with a system message that nobody sent.
 _OPEN_WEIGHTS = replace(_REASONING, priming=64, tools=24, tools_in_chat=0, call=0)
 
+# Anthropic's published prompt for tools: 346, or 313 where one must be called.
+# https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
+_CLAUDE = Framing(tools=346, forced=-33, beside_system=0)
+
 
 def of(model: str, encoding: str) -> Framing:
+    if "claude" in model:
+        return _CLAUDE
     if model.startswith("gpt-oss"):
         return _OPEN_WEIGHTS
     if model.startswith(("gpt-5", "gpt-6", "o1", "o3", "o4")):
@@ -71,6 +78,8 @@ def tools(functions: list[Mapping], framing: Framing, counter: Counter, asked: M
         total += framing.tools_in_chat
     if has_system(asked):
         total += framing.beside_system
+    if mapping(asked.get("tool_choice")).get("type") in ("any", "tool"):
+        total += framing.forced
     return total + sum(_trimmed(each, framing) for each in functions)
 
 

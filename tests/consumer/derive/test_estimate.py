@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from consumer.derive import estimate, framing, images, rendering
 from consumer.derive.answer import Answer
 from consumer.derive.estimate import of_answer, of_prompt
-from consumer.derive.families import openai_chat, openai_responses
+from consumer.derive.families import anthropic, openai_chat, openai_responses
 from consumer.derive.images import Image
 from consumer.derive.tokens import Counter, load
 
@@ -90,6 +90,13 @@ def test_a_response_with_tools_has_no_preamble_of_the_chat_api() -> None:
     tool = {"type": "function", **TOOLS["tools"][0]["function"]}  # type: ignore[dict-item]
     body = {"model": "gpt-5-mini", "input": [HI], "tools": [tool]}
     assert of_prompt(openai_responses.prompt(body), "gpt-5-mini", body).tokens == chat("gpt-5-mini", HI, **TOOLS)[0] - 82
+
+
+@pytest.mark.parametrize(("choice", "prompt"), [({"type": "auto"}, 346), ({"type": "any"}, 313), ({"type": "tool", "name": "stop"}, 313)])
+def test_claudes_prompt_for_tools_is_counted_as_published(choice: dict[str, Any], prompt: int) -> None:
+    body = {"messages": [HI], "tools": [{"name": "stop"}], "tool_choice": choice}
+    shown = rendering.tools([{"name": "stop"}], heading=False)
+    assert of_prompt(anthropic.prompt(body), "claude-sonnet-4-5", body).tokens == 8 + length(shown) + prompt
 
 
 def called(*names: str, arguments: str = "{}") -> dict[str, Any]:
