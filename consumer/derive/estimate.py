@@ -12,6 +12,10 @@ from consumer.derive.request import Prompt, Turn
 from consumer.derive.tokens import Counter
 from consumer.derive.untrusted import Mapping, mapping, short, text
 
+# What was counted beyond texts, and how far it is off: docs/money.md has the measurement.
+_TOOLS = "tools as rendered, mostly within 1 %"
+_IMAGES = "images by size, mostly within 1 %"
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -32,9 +36,7 @@ def of_prompt(prompt: Prompt, model: str | None, asked: Mapping | None = None) -
     seen, unseen = _images(whole, model) if own else (0, bool(images.find(whole)))
     missed = unseen or images.others(whole) if asked is not None and own else prompt.uncounted
     remark = "images, files and history not counted" if missed else None
-    return Estimate(
-        total + seen, _method(encoding, own, "tools as rendered" if prompt.tools else None, "images by size" if seen else None, remark)
-    )
+    return Estimate(total + seen, _method(encoding, own, _TOOLS if prompt.tools and own else None, _IMAGES if seen else None, remark))
 
 
 def of_answer(answer: Answer, model: str | None, *, scale: float = 1.0) -> Estimate:

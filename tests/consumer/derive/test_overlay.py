@@ -1,5 +1,6 @@
 """The overlay: whose price counts, from when to when, and every mistake in the file told at once."""
 
+import asyncio
 import contextlib
 import hashlib
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clearpane.settings import Settings
+from consumer import service
 from consumer.derive import PriceBook, derive, prepare
 from consumer.derive.cost import Charge
 from consumer.derive.overlay import PRICES_MAX, BadOverlay, Overlay, parse
@@ -186,6 +189,15 @@ def test_a_file_that_cannot_be_taken_apart_says_so(text: str) -> None:
 def test_a_file_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(BadOverlay, match="`price_overlay` names the file"):
         prepare(tmp_path / "none.toml")
+
+
+async def test_the_consumer_does_not_start_with_a_mistake_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text("[[price]]\n")
+    settings = Settings(lake=str(tmp_path / "lake"), intake="127.0.0.1:0", price_overlay=file)
+    with pytest.raises(BadOverlay) as raised:
+        await service.run(settings, asyncio.Event().wait())
+    assert len(raised.value.problems) == 2
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"[[price]]\n{text}".encode()))
