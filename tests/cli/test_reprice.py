@@ -59,8 +59,12 @@ USAGE = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
 
 @pytest.fixture
 async def store(tmp_path: Path) -> Store:
+    return await filled(str(tmp_path / "lake"))
+
+
+async def filled(location: str) -> Store:
     """Three objects: nine calls of alice, eight of bob, one that failed, and a message that is no envelope."""
-    store = Store.open(str(tmp_path / "lake"))
+    store = Store.open(location)
     calls = [envelope("alice" if n % 2 == 0 else "bob", USAGE) for n in range(17)] + [envelope("alice", None)]
     derivation = Derivation(derive=lambda found: derive(found, BOOK), row=row)
     lake = Lake(store=store, derivation=derivation, limits=Limits(records_max=7, bytes_max=1 << 20))
@@ -107,6 +111,15 @@ async def test_a_dry_run_tells_both_costs_and_writes_nothing(store: Store) -> No
 
 
 async def test_the_index_has_the_new_cost_beside_the_old_and_calls_is_untouched(store: Store) -> None:
+    await new_beside_old(store)
+
+
+@pytest.mark.s3
+async def test_the_same_on_s3(s3_lake: str) -> None:
+    await new_beside_old(await filled(s3_lake))
+
+
+async def new_beside_old(store: Store) -> None:
     calls, before = await everything(store, "calls/"), await shown(store)
     await reprice_with(store, HALVED)
     after = await shown(store)
