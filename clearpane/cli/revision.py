@@ -83,7 +83,8 @@ def _revised(content: bytes, rows: list[Row], chosen: set[int], price: Price, no
     known = {row["offset"]: row for row in rows if row["offset"] in chosen}
     found = {}
     for _, _, record in writing.records_in(content):
-        before = known.get(record.get("lake", {}).get("offset"))
+        place = record.get("lake")
+        before = known.get(place.get("offset")) if isinstance(place, dict) else None
         if before is not None:
             found[before["offset"]] = Revised(before, _row(before, record, price, now))
     return found

@@ -6,11 +6,12 @@ cost: `rates`, or the book's price, of another model (`priced_as`), less a disco
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from consumer.derive.cost import Charge
@@ -44,6 +45,9 @@ class BadOverlay(Exception):
         self.problems = problems
 
 
+Facts = tuple[str | None, ...]  # of a call, in the order of _MATCHES
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One `[[price]]`. `since` and `until` are aware, and `until` is not included."""
@@ -61,27 +65,38 @@ class Rule:
     priced_as: tuple[str, str] | None = None  # provider and model, in the book's words
     factor: Decimal = Decimal(1)
 
-    def fits(self, charge: Charge, *, standard: bool) -> bool:
+    def fits(self, facts: Facts, *, standard: bool) -> bool:
         """A fixed price that names no tier is that of the standard one; a discount is one on every tier."""
         if self.service_tier is None and self.rates and not standard:
             return False
-        if (self.since and charge.at < self.since) or (self.until and charge.at >= self.until):
-            return False
-        pairs = ((getattr(self, name), getattr(charge, name)) for name in _MATCHES)
+        pairs = zip((getattr(self, name) for name in _MATCHES), facts, strict=True)
         return all(wanted is None or (found is not None and fnmatchcase(found.lower(), wanted)) for wanted, found in pairs)
+
+    def holds(self, at: datetime) -> bool:
+        return (self.since is None or self.since <= at) and (self.until is None or at < self.until)
 
     def rate(self, leaf: str) -> Rate | None:
         found = self.rates.get(leaf, self.rates.get(_INSTEAD.get(leaf, leaf)))
         return None if found is None else Rate(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Overlay:
-    rules: tuple[Rule, ...] = ()
-    digest: str = ""  # the first letters of the file's SHA-256
+    """`digest`: the first letters of the file's SHA-256."""
+
+    def __init__(self, rules: Sequence[Rule] = (), digest: str = "") -> None:
+        self.rules, self.digest = tuple(rules), digest
+        # Calls are alike: of two thousand entries, each kind of call meets the same few.
+        self._fitting = lru_cache(maxsize=4096)(self._search)
 
     def find(self, charge: Charge, *, standard: bool) -> Rule | None:
-        return next((rule for rule in self.rules if rule.fits(charge, standard=standard)), None)
+        """The first that fits the call and holds at its time."""
+        if not self.rules:
+            return None
+        facts = tuple(getattr(charge, name) for name in _MATCHES)
+        return next((rule for rule in self._fitting(facts, standard) if rule.holds(charge.at)), None)
+
+    def _search(self, facts: Facts, standard: bool) -> tuple[Rule, ...]:
+        return tuple(rule for rule in self.rules if rule.fits(facts, standard=standard))
 
 
 def parse(data: bytes, file: str, known: Callable[[str], bool]) -> Overlay:
@@ -97,7 +112,7 @@ def parse(data: bytes, file: str, known: Callable[[str], bool]) -> Overlay:
     rules = [_Entry(f"{file}: price {number}", entry, known, problems).rule(number) for number, entry in enumerate(entries, 1)]
     if problems:
         raise BadOverlay(problems)
-    return Overlay(rules=tuple(rules), digest=hashlib.sha256(data).hexdigest()[:_DIGEST_CHARS])
+    return Overlay(rules, digest=hashlib.sha256(data).hexdigest()[:_DIGEST_CHARS])
 
 
 class _Entry:

@@ -16,11 +16,15 @@ COLUMNS = ("cost_input", "cost_output", "cost_total", "cost_source", "cost_reaso
 
 def reprice(record: Record, book: PriceBook) -> Row:
     """The columns COLUMNS by this book. A record whose usage is unknown keeps the cost that it has, which is unknown."""
-    metered = _metered(mapping(mapping(record.get("derived")).get("usage")))
+    derived = mapping(record.get("derived"))
+    metered = _metered(mapping(derived.get("usage")))
     if metered.leaves is None:
         return recorded(record)
-    cost = costing.charge(reading.read(record), metered, book)
-    return _columns({"derived": {"cost": cost.record()}})
+    read = reading.read(record)
+    # What was known when the bodies were there.
+    read.answer.model = read.answer.model or text(derived.get("model"))
+    read.answer.service_tier = read.answer.service_tier or text(derived.get("service_tier"))
+    return _columns({"derived": {"cost": costing.charge(read, metered, book).record()}})
 
 
 def recorded(record: Record) -> Row:
