@@ -21,9 +21,8 @@ def reprice(record: Record, book: PriceBook) -> Row:
     if metered.leaves is None:
         return recorded(record)
     read = reading.read(record)
-    # What was known when the bodies were there.
-    read.answer.model = read.answer.model or text(derived.get("model"))
-    read.answer.service_tier = read.answer.service_tier or text(derived.get("service_tier"))
+    if not read.answer.understood:  # the body is gone: what it said is in the record
+        read.answer.model, read.answer.service_tier = text(derived.get("model")), text(derived.get("service_tier"))
     return _columns({"derived": {"cost": costing.charge(read, metered, book).record()}})
 
 

@@ -28,6 +28,17 @@ def test_the_recorded_usage_is_priced_even_where_the_bodies_are_gone(make: Any) 
     assert reprice(found, DEARER)["cost_total"] == 2 * recorded(found)["cost_total"] == Decimal("0.005")
 
 
+def test_the_tier_that_only_the_usage_states_counts(make: Any) -> None:
+    """Anthropic: asked for `auto`, answered from a batch, 2.5 and 12.5 a million for claude-opus-4-8."""
+    usage = {"input_tokens": 1_000_000, "output_tokens": 0, "service_tier": "batch"}
+    answer = {"type": "message", "model": "claude-opus-4-8", "content": [], "stop_reason": "end_turn", "usage": usage}
+    asked = {"model": "claude-opus-4-8", "service_tier": "auto", "messages": []}
+    envelope = make(answer, request=asked, provider="anthropic", operation="messages")
+    found = {**envelope, "derived": derive(envelope, BOOK), "lake": {}}
+    assert reprice(found, BOOK) == recorded(found)
+    assert recorded(found)["cost_total"] == Decimal("2.5")
+
+
 def test_recorded_tokens_stay_though_they_would_be_counted_otherwise_today(make: Any) -> None:
     found = record(make, {"prompt_tokens": 1000, "completion_tokens": 0})
     found["derived"]["usage"]["input_tokens"] = 2000
