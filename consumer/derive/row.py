@@ -50,7 +50,7 @@ def row(record: Record) -> Row:
     `object`, `object_offset` and `object_length` are the writer's to add, unless they stand in `record["lake"]`.
     Never raises: a value of the wrong form is null.
     """
-    groups: dict[tuple[str, ...], Mapping] = {(): record}
+    groups: dict[tuple[str, ...], Record] = {(): record}
     for path in _GROUPS:
         groups[path] = mapping(groups[path[:-1]].get(path[-1]))
     found = {name: form(groups[group].get(key)) for name, form, group, key in _PLAN}
