@@ -27,8 +27,8 @@ _COMMANDS = {
     "show": ("show", "query"),
     "query": ("query", "query"),
     "verify": ("verify", "query"),
-    "reprice": ("reprice", "all"),
-    "prices": ("prices", "all"),
+    "reprice": ("reprice", "consumer"),
+    "prices": ("prices", "consumer"),
     "config": ("configure", "proxy"),
 }
 

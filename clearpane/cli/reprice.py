@@ -135,7 +135,7 @@ class Summary:
             return ["no calls recorded that match", *self._late()]
         rows = [[*names, *group.cells()] for names, group in sorted(self._groups.items())]
         rows.append(["all", "", *self._all.cells()])
-        done = "written" if applied else "nothing was written: --apply does"
+        done = "nothing to write" if not self._all.changed else "written" if applied else "nothing was written: --apply does"
         table = grid(self._NAMES, rows, width=shutil.get_terminal_size((160, 24)).columns)
         return [*table, "", f"{self._all.changed} of {self._all.calls} calls change, by {version}; {done}", *self._late()]
 

@@ -220,6 +220,7 @@ def test_the_command_and_what_readers_show(command: Any) -> None:
     assert (lines[0]["cost_total_before"], lines[0]["cost_total"], lines[0]["cost_recorded"]) == ("0.00045", "0.000225", "0.00045")
     assert "8 of 8 calls change" in err
     assert "; written" in err
+    assert command("reprice", "--from", "1h", "--user", "bob", "--apply")[1].endswith("; nothing to write\n")
     name = lines[0]["request_id"]
     _, out, _ = command("show", name)
     assert "$0.00045" in out
