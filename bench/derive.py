@@ -1,14 +1,17 @@
 """Derivation: records per second of one core's time, by form and size of the answer.
 
-    python bench/derive.py [--seconds 2]
+    python bench/derive.py [--seconds 2] [--profile]
 
 The envelopes are made here; parsing the envelope itself and writing the record are counted too, as the consumer does them.
 """
 
 import argparse
+import cProfile
+import io
 import json
 import os
 import platform
+import pstats
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +24,7 @@ import orjson
 
 from consumer.derive import PriceBook, derive, row
 
+PROFILE_LINES = 12
 SENTENCE = "the proxy keeps one complete record of every call and what it cost, in decimals, with its source. "
 WORDS = SENTENCE.split(" ")
 USAGE = {"prompt_tokens": 900, "completion_tokens": 800, "total_tokens": 1700, "prompt_tokens_details": {"cached_tokens": 512}}
@@ -106,25 +110,43 @@ def rate(message: bytes, book: PriceBook, seconds: float) -> float:
     while (now := time.process_time()) - started < seconds or done < 1:
         if done < 0:
             started = now
-        record = orjson.loads(message)
-        record["derived"] = derive(record, book)
-        row(record)
-        orjson.dumps(record)
+        one(message, book)
         done += 1
         if done == 0:
             started = time.process_time()
     return done / (time.process_time() - started)
 
 
+def one(message: bytes, book: PriceBook) -> None:
+    record = orjson.loads(message)
+    record["derived"] = derive(record, book)
+    row(record)
+    orjson.dumps(record)
+
+
+def profile(message: bytes, book: PriceBook, seconds: float) -> str:
+    """Where the time goes: the functions with the largest share of their own."""
+    profiler, ends = cProfile.Profile(), time.process_time() + seconds
+    while time.process_time() < ends:
+        profiler.runcall(one, message, book)
+    out = io.StringIO()
+    pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("tottime").print_stats(PROFILE_LINES)
+    return out.getvalue().partition("ncalls")[2].rstrip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="time per figure")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--profile", action="store_true", help="where the time goes, for each answer of 32 KB")
+    arguments = parser.parse_args()
+    seconds = arguments.seconds
     book = PriceBook()
     print(f"per second of one core's time; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print(f"{'answer':32}{'4 KB':>9}{'32 KB':>9}{'256 KB':>9}")
     for name, form in FORMS.items():
         print(f"{name:32}" + "".join(f"{rate(form(size << 10), book, seconds):>9,.0f}" for size in (4, 32, 256)), flush=True)
+    for name, form in FORMS.items() if arguments.profile else ():
+        print(f"\n{name}, 32 KB\n   ncalls{profile(form(32 << 10), book, seconds)}", flush=True)
 
 
 if __name__ == "__main__":

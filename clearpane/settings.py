@@ -124,6 +124,11 @@ class Settings:
     object_bytes_max: int = _setting(32 << 20, forms.size(1 << 16), "bytes of envelopes after which an object is written")
     object_records_max: int = _setting(5000, forms.integer(1, 1_000_000), "records after which an object is written")
 
+    # Money
+    price_overlay: Path | None = _setting(
+        None, forms.folder, "TOML file with prices of your own, which go before the book's: docs/money.md"
+    )
+
     # Secrets and logs
     key_pepper: str | None = _setting(
         None, forms.secret, "makes key fingerprints comparable across hosts; else each data folder makes its own", secret=True

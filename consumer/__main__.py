@@ -8,6 +8,7 @@ import sys
 from clearpane.runtime import logs
 from clearpane.settings import SettingsError, environment, load
 from clearpane.store import StoreError
+from consumer.derive import BadOverlay
 from consumer.lake.probe import NotConditional
 from consumer.service import NothingToDo, run
 from consumer.sources.intake import UnsafeAddress
@@ -32,7 +33,7 @@ def main() -> int:
     logs.start(settings.log_level)
     try:
         asyncio.run(run(settings, _until_signalled(), lambda event: log.info("%s", event["event"])))
-    except (NothingToDo, NotConditional, UnsafeAddress, StoreError, OSError) as error:
+    except (NothingToDo, BadOverlay, NotConditional, UnsafeAddress, StoreError, OSError) as error:
         log.critical("the consumer cannot run: %s", str(error) or type(error).__name__)
         return 1
     return 0

@@ -13,7 +13,7 @@ from clearpane.runtime import child
 from clearpane.runtime.handover import Handover
 from clearpane.settings import Settings
 from clearpane.store import Store
-from consumer.derive import derive, prepare, row
+from consumer.derive import BadOverlay, derive, prepare, row
 from consumer.lake.chain import Lake
 from consumer.lake.draft import Derivation
 from consumer.lake.pending import Limits
@@ -45,7 +45,7 @@ async def run(
 
     Reports {"event": "ready"} when records can be taken, and with `watch` {"event": "call", "row": ...} for
     each record stored. `sock`: a bound socket for the intake. Raises NothingToDo, NotConditional, StoreDenied,
-    UnsafeAddress, OSError (address in use).
+    UnsafeAddress, BadOverlay, OSError (address in use).
     """
     stop = asyncio.ensure_future(stopped)
     serving = asyncio.create_task(_serve(settings, report, watch, sock))
@@ -85,7 +85,7 @@ async def _lake(settings: Settings, listening: bool, stored: Callable[[Row], Non
     store = Store.open(settings.lake)
     await prove(store)
     limits = Limits(records_max=settings.object_records_max, bytes_max=settings.object_bytes_max)
-    return Lake(store=store, derivation=_derivation(), limits=limits, stored=stored)
+    return Lake(store=store, derivation=_derivation(settings), limits=limits, stored=stored)
 
 
 class _Once:
@@ -114,8 +114,8 @@ def _intake_settings(settings: Settings) -> IntakeSettings:
     )
 
 
-def _derivation() -> Derivation:
-    book = prepare()
+def _derivation(settings: Settings) -> Derivation:
+    book = prepare(settings.price_overlay)
     return Derivation(derive=lambda envelope: derive(envelope, book), row=row)
 
 
@@ -135,4 +135,4 @@ async def _child(handover: Handover, report: Report, stopped: Awaitable[None]) -
 
 
 if __name__ == "__main__":
-    child.run(_child, refusals=(NothingToDo, NotConditional, UnsafeAddress))
+    child.run(_child, refusals=(NothingToDo, BadOverlay, NotConditional, UnsafeAddress))

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import orjson
 
-from reader.table import printable
+from clearpane.contract.records import Row
+from reader.table import money, printable
 from reader.turns import content, turns
 
 Side = Literal["request", "response"]
@@ -43,6 +44,7 @@ _SOURCES = {
     "estimated": "estimated",
     "book": "priced by the book",
     "assumed": "priced by the book, provider assumed",
+    "overlay": "priced by your overlay",
     "unknown": "unknown",
 }
 
@@ -51,12 +53,12 @@ class NoBody(Exception):
     """Why there is no body to print."""
 
 
-def page(record: dict[str, Any], *, width: int, zone: tzinfo | None, colored: bool = False) -> str:
-    """`zone` None is the machine's own. Never raises for what a record holds."""
+def page(record: dict[str, Any], *, width: int, zone: tzinfo | None, colored: bool = False, row: Row | None = None) -> str:
+    """`zone` None is the machine's own; `row` is the index's, for what came after the record. Never raises for what a record holds."""
     record = _Groups(record)
     room = max(40, min(width, _WIDTH_MAX) - _LABEL)
     lines = [_paint(printable(str(record.get("request_id") or "a message that could not be parsed")), "1", colored), ""]
-    for label, parts in _sections(record, zone):
+    for label, parts in _sections(record, row or {}, zone):
         body = [line for part in parts for line in _wrapped(part, room)]
         if body:
             lines += [
@@ -90,7 +92,7 @@ class _Groups(dict[str, Any]):
         return _Groups(value if isinstance(value, dict) else {})
 
 
-def _sections(record: _Groups, zone: tzinfo | None) -> Iterator[tuple[str, list[str]]]:
+def _sections(record: _Groups, row: Row, zone: tzinfo | None) -> Iterator[tuple[str, list[str]]]:
     yield "when", _when(record, zone)
     yield "who", _who(record)
     yield "what", _what(record)
@@ -98,7 +100,7 @@ def _sections(record: _Groups, zone: tzinfo | None) -> Iterator[tuple[str, list[
     yield "request", _request(record)
     yield "answer", _answer(record)
     yield "tokens", _tokens(record)
-    yield "cost", _cost(record)
+    yield "cost", [*_cost(record), *_repriced(row)]
     yield "timing", _timing(record)
     yield "stored", _stored(record)
 
@@ -203,8 +205,19 @@ def _cost(record: _Groups) -> list[str]:
     shown = {name: cost.get(name) for name in ("input", "output", "tools", "total") if name != "tools" or cost.get(name) not in {None, "0"}}
     amounts = [f"{name:<6}  {_dollars(value)}" for name, value in shown.items()]
     rates = ", ".join(f"{_BUCKETS.get(name, name)} ${rate}" for name, rate in cost.group("rates").items())
-    origin = _joined(_SOURCES.get(source, source), cost.get("price_version"), cost.get("priced_as"), cost.get("variant"))
+    origin = _joined(
+        _SOURCES.get(source, source), cost.get("price_version"), cost.get("price_date"), cost.get("priced_as"), cost.get("variant")
+    )
     return [*amounts, origin, f"per million tokens: {rates}" if rates else ""]
+
+
+def _repriced(row: Row) -> list[str]:
+    if row.get("repriced_at") is None:
+        return []
+    source = str(row["cost_source"])
+    shown = f"now {money(row['cost_total'])}" if row["cost_total"] is not None else "now unknown"
+    by = _joined(_SOURCES.get(source, source), row["cost_reason"], row["price_version"], row["price_variant"])
+    return [_joined(shown, by), f"repriced {row['repriced_at']:%Y-%m-%d %H:%M:%S}Z, above as recorded"]
 
 
 def _timing(record: _Groups) -> list[str]:
@@ -238,7 +251,7 @@ def _stored(record: _Groups) -> list[str]:
 
 
 def _absence(record: _Groups, side: Side) -> str:
-    policy, size = record.group("policy"), record.group(side).get("body_bytes")
+    policy, size = record.group("policy"), _bytes(record, side)
     for name, why in (("omitted", "left out as the caller asked"), ("dropped", "not kept: the proxy had no space for it")):
         sides = policy.get(name)
         if isinstance(sides, list) and side in sides:
@@ -246,9 +259,14 @@ def _absence(record: _Groups, side: Side) -> str:
     return f"the {side} has no body" if not size else f"the {side}'s body of {size:,} bytes is not in the record"
 
 
+def _bytes(record: _Groups, side: Side) -> int:
+    found = record.group(side).get("body_bytes")
+    return found if isinstance(found, int) else 0
+
+
 def _cut(record: _Groups, side: Side) -> list[str]:
     found = record.group(side)
-    return [f"(cut: the record holds the first part of {found.get('body_bytes') or 0:,} bytes)"] if found.get("truncated") else []
+    return [f"(cut: the record holds the first part of {_bytes(record, side):,} bytes)"] if found.get("truncated") else []
 
 
 def _json(data: bytes) -> Any:

@@ -27,6 +27,8 @@ _COMMANDS = {
     "show": ("show", "query"),
     "query": ("query", "query"),
     "verify": ("verify", "query"),
+    "reprice": ("reprice", "consumer"),
+    "prices": ("prices", "consumer"),
     "config": ("configure", "proxy"),
 }
 

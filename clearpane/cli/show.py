@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     from reader.record import BadId
 
     try:
-        line = asyncio.run(_line(open_lake(settings), arguments.id))
-        _print(line, arguments)
+        row, line = asyncio.run(_found(open_lake(settings), arguments.id))
+        _print(row, line, arguments)
     except (BadId, NoBody, _NotOne) as error:
         print(f"clearpane show: {error}", file=sys.stderr)
         return 1
@@ -45,7 +45,7 @@ class _NotOne(Exception):
     """No call, or several."""
 
 
-async def _line(store: Store, text: str) -> bytes:
+async def _found(store: Store, text: str) -> tuple[Row, bytes]:
     from reader import record
 
     found = await record.find(store, prefix := record.id_prefix(text))
@@ -55,7 +55,7 @@ async def _line(store: Store, text: str) -> bytes:
         number = f"{len(found)}{' or more' if len(found) == record.MATCHES_MAX else ''}"
         raise _NotOne("\n  ".join([f"{number} calls begin with {prefix}:", *sorted(map(_candidate, found))]))
     try:
-        return await record.open_record(store, found[0])
+        return found[0], await record.open_record(store, found[0])
     except NotFound:
         raise _NotOne(f"the index points to {found[0]['object']}, which is gone: `clearpane verify` says more") from None
 
@@ -64,12 +64,12 @@ def _candidate(row: Row) -> str:
     return f"{row['request_id']}  {row['received_at']:%Y-%m-%d %H:%M:%S}Z  {row['model'] or row['operation'] or ''}"
 
 
-def _print(line: bytes, arguments: argparse.Namespace) -> None:
+def _print(row: Row, line: bytes, arguments: argparse.Namespace) -> None:
     if arguments.json:
         sys.stdout.buffer.write(line)
     elif arguments.body:
         sys.stdout.buffer.write(body(orjson.loads(line), arguments.body))
     else:
         width = shutil.get_terminal_size((100, 24)).columns
-        print(page(orjson.loads(line), width=width, zone=None, colored=sys.stdout.isatty()), end="")
+        print(page(orjson.loads(line), width=width, zone=None, colored=sys.stdout.isatty(), row=row), end="")
     sys.stdout.flush()

@@ -57,9 +57,14 @@ COLUMNS: dict[str, Kind] = {
     "cost_input": "decimal",
     "cost_output": "decimal",
     "cost_total": "decimal",  # USD
-    "cost_source": "text",  # provider (stated), book (priced by us), assumed (by us, provider guessed from the model), unknown
+    "cost_source": "text",  # provider (stated), book (priced by us), assumed (by us, provider guessed from the model), overlay, unknown
     "cost_reason": "text",  # why it is unknown
     "price_version": "text",
+    "price_variant": "text",  # what sets the price apart from the standard one: tier, long context, region
+    # Null until `clearpane reprice` gave the columns above a newer price: then what the call was recorded with.
+    "cost_recorded": "decimal",
+    "price_version_recorded": "text",
+    "repriced_at": "time",
     "duration_ms": "number",
     "first_byte_ms": "number",
     "first_token_ms": "number",

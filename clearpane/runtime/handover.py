@@ -29,7 +29,7 @@ class Handover:
         found = orjson.loads(line)
         values = found["settings"]
         for f in dataclasses.fields(Settings):
-            if f.name in {"data", "kafka_ca_file"} and values[f.name] is not None:
+            if f.type in (Path, Path | None) and values[f.name] is not None:
                 values[f.name] = Path(values[f.name])
         return Handover(settings=Settings(**values), sockets=found["sockets"], switches=found["switches"])
 

@@ -9,37 +9,41 @@
     service_tier      as answered, else as requested
     usage             {input_tokens ... output_audio_tokens, total_tokens, source, method, reason, stated}
                         source: provider, estimated, unknown (all counts null, with a reason); stated: the block as given
-    cost              {input, output, tools, total, currency, source, reason, price_version, priced_as, variant, rates}
+    cost              {input, output, tools, total, currency, source, reason, price_version, price_date, priced_as, variant,
+                        variant_source, rates}
                         decimal strings in USD; source: provider (stated), book (priced by us), assumed (by the book,
-                        the provider guessed from the model), unknown (null, with a reason)
+                        the provider guessed from the model), overlay (the user's own prices), unknown (null, with a reason)
     first_token_ms    tokens_per_second, streams only
     parse_error       what could not be read; it holds no content
 
 An answer with an error status that states no usage has usage unknown and cost null: providers differ in what they bill.
 """
 
+from pathlib import Path
 from typing import Any
 
 from clearpane.contract.envelope import Envelope
 from consumer.derive import answer as answers
 from consumer.derive import costing, metering, reading, timing, tokens, usage
+from consumer.derive.cost import Cost
 from consumer.derive.metering import Metered
-from consumer.derive.prices import Cost, PriceBook
+from consumer.derive.overlay import BadOverlay
+from consumer.derive.prices import PriceBook, open_book
 from consumer.derive.reading import Reading
 from consumer.derive.row import row
 from consumer.derive.untrusted import mapping, storable
 
-__all__ = ["PriceBook", "derive", "prepare", "row"]
+__all__ = ["BadOverlay", "PriceBook", "derive", "prepare", "row"]
 
 
-def prepare() -> PriceBook:
-    """Loads and checks prices and encodings, a second's work: at the start, not at the first record that needs them.
+def prepare(overlay: Path | None = None) -> PriceBook:
+    """Loads and checks prices, the overlay's too, and encodings, a second's work: at the start, not at the first record that needs them.
 
-    Raises EncodingDamaged when a file of the package is not the one that was published.
+    Raises EncodingDamaged when a file of the package is not the one that was published, BadOverlay with all that is wrong in the overlay.
     """
     for encoding in tokens.ENCODINGS:
         tokens.load(encoding)
-    return PriceBook()
+    return open_book(overlay)
 
 
 def derive(envelope: Envelope, book: PriceBook) -> dict[str, Any]:

@@ -1,39 +1,71 @@
 """Cost of a call: what the provider stated it cost, else its usage by the price book, else unknown with a reason."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from consumer.derive.cost import COST_MAX, Charge, Cost, unknown
 from consumer.derive.metering import Metered
-from consumer.derive.prices import COST_MAX, Charge, Cost, PriceBook, unknown
+from consumer.derive.prices import PriceBook
 from consumer.derive.reading import Reading
-from consumer.derive.untrusted import Mapping, count, mapping, short, text
+from consumer.derive.untrusted import Malformed, Mapping, count, mapping, short, text
+
+_TICKS = Decimal(10) ** 10  # of a dollar
+_VERTEX_CLAUDE = re.compile(r"/locations/([a-z0-9-]{1,32})/publishers/anthropic/")
+_OPENAI_REGION = re.compile(r"https?://([a-z]{2})\.api\.openai\.com[:/]")
 
 
 def charge(reading: Reading, metered: Metered, book: PriceBook) -> Cost:
-    """Raises nothing: usage that could not be read was found before."""
+    """Never raises for what a body holds."""
     provider = text(reading.target.get("provider"))
     if metered.leaves is None:
         return unknown(metered.reason or "usage unknown")
-    if (stated := _stated(provider, reading.answer.stated)) is not None:
+    if (stated := _stated(provider, reading.answer.stated, whole=metered.source == "provider")) is not None:
         return stated
-    return book.price(metered.leaves, _charge(reading, provider))
+    try:
+        asked = _charge(reading, provider)
+    except Malformed:
+        return unknown("the stated usage cannot be read")
+    return book.price(metered.leaves, asked)
 
 
 def _charge(reading: Reading, provider: str | None) -> Charge:
     answer, request = reading.answer, reading.request
     given = mapping(answer.stated)
     tools = mapping(given.get("server_tool_use"))
+    tier, tier_by = _first(answer=answer.service_tier or short(given.get("service_tier")), request=request.service_tier)
+    speed, speed_by = _first(answer=short(given.get("speed")), request=request.speed)
+    region, region_by = _region(reading, given)
+    said_by = {"service_tier": tier_by, "speed": speed_by, "region": region_by}
     return Charge(
         provider=provider,
+        upstream=text(reading.target.get("upstream")),
         model=answer.model or request.model,
         at=_received_at(reading.envelope),
-        service_tier=answer.service_tier or short(given.get("service_tier")) or request.service_tier,
-        speed=short(given.get("speed")) or request.speed,
-        region="us" if given.get("inference_geo") == "us" else None,  # Anthropic charges more for it, the book does not know
+        service_tier=tier,
+        speed=speed,
+        region=region,
         web_searches=answer.web_searches + (count(tools, "web_search_requests") or 0),
         file_searches=answer.file_searches,
+        said_by={name: source for name, source in said_by.items() if source},
     )
+
+
+def _first(**by: str | None) -> tuple[str | None, str | None]:
+    """The first value that there is, and who said it."""
+    return next(((value, who) for who, value in by.items() if value), (None, None))
+
+
+def _region(reading: Reading, given: Mapping) -> tuple[str | None, str | None]:
+    """Only where it is charged for: Anthropic's own, Claude on Vertex outside of `global`, OpenAI's regional hosts."""
+    if given.get("inference_geo") == "us":
+        return "us", "answer"
+    path = text(mapping(reading.envelope.get("request")).get("path")) or ""
+    if (found := _VERTEX_CLAUDE.search(path)) and found[1] != "global":
+        return found[1], "url"
+    found = _OPENAI_REGION.match(text(reading.target.get("url")) or "")
+    return (found[1], "url") if found else (None, None)
 
 
 def _received_at(envelope: Mapping) -> datetime:
@@ -45,10 +77,13 @@ def _received_at(envelope: Mapping) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _stated(provider: str | None, stated: Mapping | None) -> Cost | None:
-    """OpenRouter and Perplexity say what a call cost, in USD."""
-    if stated is None or provider not in ("openrouter", "perplexity"):
+def _stated(provider: str | None, stated: Mapping | None, *, whole: bool) -> Cost | None:
+    """OpenRouter and Perplexity say what a call cost in USD, xAI in ticks: https://docs.x.ai/developers/cost-tracking"""
+    if stated is None or provider not in ("openrouter", "perplexity", "xai"):
         return None
+    if provider == "xai":
+        ticks = _amount(stated.get("cost_in_usd_ticks"), most=COST_MAX * _TICKS) if whole else None
+        return _provided(None if ticks is None else ticks / _TICKS, None, None)
     cost = stated.get("cost")
     if isinstance(cost, dict):  # Perplexity
         return _provided(_amount(cost.get("total_cost")), _amount(cost.get("input_tokens_cost")), _amount(cost.get("output_tokens_cost")))
@@ -68,9 +103,9 @@ def _provided(total: Decimal | None, given: Decimal | None, made: Decimal | None
     return Cost(source="provider", input=given, output=made, total=total)
 
 
-def _amount(value: Any) -> Decimal | None:
+def _amount(value: Any, most: Decimal = COST_MAX) -> Decimal | None:
     """A float's shortest text is what the provider wrote."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     amount = Decimal(repr(value))
-    return amount if 0 <= amount <= COST_MAX else None
+    return amount if 0 <= amount <= most else None

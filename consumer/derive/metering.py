@@ -61,12 +61,12 @@ def _completed(reading: Reading, family: Family, stated: Leaves | None) -> Meter
         return Metered(None, "unknown", reason="no usage stated, and the request cannot be read")
     model = reading.answer.model or reading.request.model
     if family is embeddings:
-        given = estimate.of_prompt(family.prompt(reading.asked), model)
+        given = estimate.of_prompt(family.prompt(reading.asked), model, reading.asked)
         return Metered(Leaves(input_tokens=given.tokens), "estimated", method=given.method)
     made = estimate.of_answer(reading.answer, model, scale=_scale(reading))
     if stated is not None:
         return _extended(stated, made)
-    given = estimate.of_prompt(family.prompt(reading.asked), model)
+    given = estimate.of_prompt(family.prompt(reading.asked), model, reading.asked)
     method = given.method if given.method == made.method else f"input {given.method}; output {made.method}"
     return Metered(Leaves(input_tokens=given.tokens, output_tokens=made.tokens), "estimated", method=method)
 

@@ -1,25 +1,25 @@
-"""The price book: leaves and a model -> cost in USD, in decimals. Prices are those of the installed genai-prices; no network.
+"""The price book: a call's leaves and model -> its cost. Prices are those of the installed genai-prices, under the user's overlay.
 
-What it cannot price is null with a reason: an unknown model, a tier or modality without a price of its own.
+What it cannot price is null with a reason: an unknown model, a tier, region or modality without a price of its own. No network.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
 import genai_prices
 from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
-from consumer.derive.usage import INPUT, Leaves
+from consumer.derive.cost import Charge, Cost, Unpriced
+from consumer.derive.overlay import BadOverlay, Overlay, Rule, parse
+from consumer.derive.sheet import Rate, Sheet
+from consumer.derive.usage import Leaves
 
-CURRENCY = "USD"
-COST_MAX = Decimal(10) ** 12  # a stated cost above it is no cost
-_MILLION, _THOUSAND = Decimal(10) ** 6, Decimal(10) ** 3
-_SMALLEST = Decimal(1).scaleb(-18)  # what the index's column holds
+# When each version of the book was published; its package does not say.
+_PUBLISHED = {"0.2.3": "2026-11-10"}
 
 # Our names of providers -> the book's.
 _PROVIDERS = {
@@ -65,130 +65,85 @@ _KEYS = {
     "output_audio_tokens": ("output_audio_mtok",),
     "output_image_tokens": ("output_image_mtok",),
 }
-_STANDARD_TIERS = {None, "", "default", "standard", "auto", "on_demand", "standard_only"}
+_TOOLS = {"requests": "requests_kcount", "web_searches": "web_searches_kcount", "file_searches": "storage_searches_kcount"}
+_STANDARD_TIERS = {"", "default", "standard", "auto", "on_demand", "standard_only"}
 
-
-class Unpriced(Exception):
-    """Why there is no cost, in words for the record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """What a call used, apart from its tokens, that its price depends on."""
-
-    provider: str | None
-    model: str | None
-    at: datetime
-    service_tier: str | None = None
-    speed: str | None = None
-    region: str | None = None  # where the provider charges for it
-    web_searches: int = 0
-    file_searches: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """USD. `total` is input, output and tools together; all null, with a reason, when unknown."""
-
-    source: str  # provider, book, assumed (by the book, the provider guessed from the model's name), unknown
-    input: Decimal | None = None
-    output: Decimal | None = None
-    tools: Decimal | None = None
-    total: Decimal | None = None
-    reason: str | None = None
-    price_version: str | None = None
-    priced_as: str | None = None  # the model's name in the book
-    variant: str | None = None
-    rates: Mapping[str, Decimal] = field(default_factory=dict)  # by leaf, USD per million tokens
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "input": plain(self.input),
-            "output": plain(self.output),
-            "tools": plain(self.tools),
-            "total": plain(self.total),
-            "currency": CURRENCY,
-            "source": self.source,
-            "reason": self.reason,
-            "price_version": self.price_version,
-            "priced_as": self.priced_as,
-            "variant": self.variant,
-            "rates": {leaf: plain(rate) for leaf, rate in self.rates.items()},
-        }
-
-
-def unknown(reason: str) -> Cost:
-    return Cost(source="unknown", reason=reason)
-
-
-def plain(amount: Decimal | None) -> str | None:
-    """A decimal string without exponent, at most 18 places."""
-    if amount is None:
-        return None
-    shown = format(amount if amount.as_tuple().exponent >= -18 else amount.quantize(_SMALLEST), "f")  # type: ignore[operator]
-    return (shown.rstrip("0").rstrip(".") or "0") if "." in shown else shown
+# Regional surcharges that the book does not know: 1.1 for inference in the US alone (models from Opus 4.6 on, others refuse it),
+# https://platform.claude.com/docs/en/about-claude/pricing ; 1.1 for Claude on a regional endpoint of Vertex from Sonnet 4.5 on,
+# https://cloud.google.com/vertex-ai/generative-ai/pricing
+_REGIONAL = Decimal("1.1")
+_CLAUDE_OF_ONE_PRICE = re.compile(r"claude-(3|4-(opus|sonnet)|(opus|sonnet)-4($|@|-0|-1($|@|-)|-20))")
 
 
 class PriceBook:
-    """Loading takes most of a second: make one and keep it."""
+    """Loading takes most of a second: make one and keep it. `date` is that of the book's publication, where it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, overlay: Overlay | None = None) -> None:
         self._providers = data_snapshot.get_snapshot().providers
-        self.version = f"genai-prices {genai_prices.__version__}"
+        self._overlay = overlay or Overlay()
+        book = f"genai-prices {genai_prices.__version__}"
+        self.version = f"{book} + overlay {self._overlay.digest}" if overlay else book
+        self.date = _PUBLISHED.get(genai_prices.__version__)
         self._find = lru_cache(maxsize=4096)(self._search)
 
     def price(self, leaves: Leaves, charge: Charge) -> Cost:
         """Never raises: what has no price is a cost with a reason."""
         try:
-            return self._price(leaves, charge)
+            return self.sheet(charge).bill(leaves, charge)
         except Unpriced as error:
-            return Cost(source="unknown", reason=str(error), price_version=self.version)
+            return Cost(source="unknown", reason=str(error), price_version=self.version, price_date=self.date)
 
-    def _price(self, leaves: Leaves, charge: Charge) -> Cost:
-        provider, model = self._model(charge)
-        if charge.region is not None:
-            raise Unpriced(f"no price for region {charge.region}")
+    def knows(self, name: str) -> bool:
+        """Of `provider/model`, both in the book's words."""
+        provider, _, model = name.partition("/")
+        return self._find(provider, model) is not None
+
+    def sheet(self, charge: Charge) -> Sheet:
+        """The rates for such a call. Raises Unpriced."""
+        rule = self._overlay.find(charge, standard=is_standard(charge.service_tier))
+        if rule is None:
+            provider, model = self._model(charge)
+            return self._of_book(charge, provider, model, "book" if charge.provider else "assumed", _region_factor(provider, model, charge))
+        if rule.rates:
+            return self._of_rates(rule, charge)
+        found = self._find(*rule.priced_as) if rule.priced_as else self._model(charge)
+        if found is None:
+            raise Unpriced(f"{rule.name} names a model that the book does not have")
+        factor = Decimal(1) if rule.region else _region_factor(*found, charge)
+        return self._of_book(charge, *found, "overlay", factor * rule.factor, rule)
+
+    def _of_book(
+        self, charge: Charge, provider: Provider, model: ModelInfo, source: str, factor: Decimal, rule: Rule | None = None
+    ) -> Sheet:
         context = _context(charge)
         if context and not _has_variant(provider, model, context, charge.at):
             raise Unpriced(f"no price for {'='.join(*context.items())} of model {charge.model} at {charge.provider}")
         prices = model.get_prices(charge.at, context or None)
         if prices.__dict__.get("input_mtok") is None:
             raise Unpriced(f"no token price for model {charge.model} at {charge.provider}")
-        return self._bill(leaves, charge, provider, model, prices, context)
-
-    def _bill(
-        self, leaves: Leaves, charge: Charge, provider: Provider, model: ModelInfo, prices: ModelPrice, context: dict[str, str]
-    ) -> Cost:
-        rates = self._rates(leaves, charge, provider, prices)
-        given = sum((rate * getattr(leaves, leaf) for leaf, rate in rates.items() if leaf in INPUT), Decimal(0)) / _MILLION
-        made = sum((rate * getattr(leaves, leaf) for leaf, rate in rates.items() if leaf not in INPUT), Decimal(0)) / _MILLION
-        tools = _tools(prices, charge)
-        return Cost(
-            source="book" if charge.provider else "assumed",
-            input=given,
-            output=made,
-            tools=tools,
-            total=given + made + tools,
-            price_version=self.version,
-            priced_as=f"{provider.id}/{model.id}",
-            variant="=".join(*context.items()) if context else None,
-            rates=rates,
+        name = f"{provider.id}/{model.id}"
+        return Sheet(
+            source=source,
+            name=f"{rule.name}: {name}" if rule else name,
+            version=self.version,
+            date=self.date,
+            rate=lambda leaf, total_input: _rate(provider, prices, leaf, total_input),
+            tools={tool: price for tool, key in _TOOLS.items() if isinstance(price := prices.__dict__.get(key), Decimal)},
+            variants=context | ({"region": charge.region} if charge.region else {}),
+            factor=factor,
         )
 
-    def _rates(self, leaves: Leaves, charge: Charge, provider: Provider, prices: ModelPrice) -> dict[str, Decimal]:
-        """USD per million tokens of every leaf that holds any. A leaf without a price leaves the call without a cost."""
-        rates: dict[str, Decimal] = {}
-        total_input = leaves.total_input
-        for leaf, keys in _KEYS.items():
-            if getattr(leaves, leaf) == 0:
-                continue
-            rate = _rate(prices, keys, total_input)
-            if rate is None and leaf == "input_audio_tokens" and provider.id == "google":
-                rate = _rate(prices, ("input_mtok",), total_input)  # Google names audio only where it costs more than text
-            if rate is None:
-                raise Unpriced(f"no price for {leaf} of model {charge.model} at {charge.provider}")
-            rates[leaf] = rate
-        return rates
+    def _of_rates(self, rule: Rule, charge: Charge) -> Sheet:
+        stated = {"service_tier": charge.service_tier if rule.service_tier else None, "region": charge.region if rule.region else None}
+        return Sheet(
+            source="overlay",
+            name=rule.name,
+            version=self.version,
+            date=self.date,
+            rate=lambda leaf, total_input: rule.rate(leaf),
+            tools=rule.tools,
+            variants={name: value for name, value in stated.items() if value},
+        )
 
     def _model(self, charge: Charge) -> tuple[Provider, ModelInfo]:
         if charge.provider in _SELF_HOSTED:
@@ -218,12 +173,28 @@ class PriceBook:
         return (provider, info) if provider and info else None
 
 
+def open_book(overlay: Path | None) -> PriceBook:
+    """Under the overlay in this file, if there is one. Raises BadOverlay."""
+    book = PriceBook()
+    if overlay is None:
+        return book
+    try:
+        data = overlay.read_bytes()
+    except OSError as error:
+        raise BadOverlay([f"{overlay}: cannot be read: {error.strerror}; `price_overlay` names the file"]) from error
+    return PriceBook(parse(data, str(overlay), book.knows))
+
+
+def is_standard(tier: str | None) -> bool:
+    return (tier or "").lower() in _STANDARD_TIERS
+
+
 def _context(charge: Charge) -> dict[str, str]:
     """What the book calls the variant; empty for the standard price."""
     tier = (charge.service_tier or "").lower()
     if tier == "batch":
         return {"processing": "batch"}
-    if tier not in _STANDARD_TIERS:
+    if not is_standard(tier):
         return {"service_tier": tier}
     return {"speed": charge.speed} if charge.speed not in (None, "standard") else {}
 
@@ -235,21 +206,21 @@ def _has_variant(provider: Provider, model: ModelInfo, context: dict[str, str], 
     )
 
 
-def _rate(prices: ModelPrice, keys: tuple[str, ...], total_input: int) -> Decimal | None:
-    """A tier's price counts for all tokens of a call whose input is above its start."""
-    price = next((found for key in keys if (found := prices.__dict__.get(key)) is not None), None)
-    if not isinstance(price, TieredPrices):
-        return price
-    return next((tier.price for tier in reversed(price.tiers) if total_input > tier.start), price.base)
+def _region_factor(provider: Provider, model: ModelInfo, charge: Charge) -> Decimal:
+    if charge.region is None:
+        return Decimal(1)
+    if provider.id == "anthropic" and charge.region == "us":
+        return _REGIONAL
+    if provider.id == "google" and model.id.startswith("claude"):
+        return Decimal(1) if _CLAUDE_OF_ONE_PRICE.match(model.id) else _REGIONAL
+    raise Unpriced(f"no price for region {charge.region} of model {charge.model} at {charge.provider}: a price overlay can state it")
 
 
-def _tools(prices: ModelPrice, charge: Charge) -> Decimal:
-    total = Decimal(0)
-    counts = {"requests_kcount": 1, "web_searches_kcount": charge.web_searches, "storage_searches_kcount": charge.file_searches}
-    for key, used in counts.items():
-        price = prices.__dict__.get(key)
-        if used and price is None and key != "requests_kcount":
-            raise Unpriced(f"no price for {key.removesuffix('_kcount').replace('_', ' ')} of model {charge.model} at {charge.provider}")
-        if used and isinstance(price, Decimal):
-            total += price * used / _THOUSAND
-    return total
+def _rate(provider: Provider, prices: ModelPrice, leaf: str, total_input: int) -> Rate | None:
+    found = next((price for key in _KEYS[leaf] if (price := prices.__dict__.get(key)) is not None), None)
+    if found is None and leaf == "input_audio_tokens" and provider.id == "google":
+        found = prices.__dict__.get("input_mtok")  # Google names audio only where it costs more than text
+    if not isinstance(found, TieredPrices):
+        return None if found is None else Rate(found)
+    # A tier's price counts for all tokens of a call whose input is above its start.
+    return next((Rate(tier.price, tier.start) for tier in reversed(found.tiers) if total_input > tier.start), Rate(found.base))

@@ -36,6 +36,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
     "cost_source": ("derived", "cost", "source"),
     "cost_reason": ("derived", "cost", "reason"),
     "price_version": ("derived", "cost", "price_version"),
+    "price_variant": ("derived", "cost", "variant"),
     **{name: ("timing", name) for name in ("duration_ms", "first_byte_ms", "proxy_ms")},
     "request_bytes": ("request", "body_bytes"),
     "response_bytes": ("response", "body_bytes"),
@@ -49,7 +50,10 @@ def row(record: Record) -> Row:
     `object`, `object_offset` and `object_length` are the writer's to add, unless they stand in `record["lake"]`.
     Never raises: a value of the wrong form is null.
     """
-    found = {name: _FORMS[kind](_value(record, _PATHS.get(name, (name,)))) for name, kind in COLUMNS.items()}
+    groups: dict[tuple[str, ...], Record] = {(): record}
+    for path in _GROUPS:
+        groups[path] = mapping(groups[path[:-1]].get(path[-1]))
+    found = {name: form(groups[group].get(key)) for name, form, group, key in _PLAN}
     _add_leaves(found, mapping(mapping(record.get("derived")).get("usage")))
     found["finish_reason"] = _first(mapping(record.get("derived")).get("finish_reasons"))
     return found
@@ -60,13 +64,6 @@ def _add_leaves(found: Row, usage: Mapping) -> None:
     for leaf, parent in PARENTS.items():
         if (extra := _integer(usage.get(leaf))) is not None and found[parent] is not None:
             found[parent] += extra
-
-
-def _value(record: Record, path: tuple[str, ...]) -> Any:
-    value: Any = record
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _first(value: Any) -> str | None:
@@ -128,3 +125,7 @@ _FORMS: dict[Kind, Callable[[Any], Any]] = {
     "texts": _texts,
     "map": _map,
 }
+
+# Column, its form, its group in the record, its key there: each group is looked up once for all its columns.
+_PLAN = [(name, _FORMS[kind], path[:-1], path[-1]) for name, kind in COLUMNS.items() for path in [_PATHS.get(name, (name,))]]
+_GROUPS = sorted({group[:end] for _, _, group, _ in _PLAN for end in range(1, len(group) + 1)}, key=len)

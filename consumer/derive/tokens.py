@@ -40,7 +40,7 @@ class EncodingDamaged(Exception):
 
 def encoding_of(model: str | None) -> tuple[str, bool]:
     """Name of the encoding, and whether it is the model's own; other families' models get the nearest, o200k_base."""
-    name = _plain(model)
+    name = plain(model)
     if name.startswith(_O200K_MODELS):
         return "o200k_base", True
     if name.startswith(_CL100K_MODELS):
@@ -50,10 +50,10 @@ def encoding_of(model: str | None) -> tuple[str, bool]:
 
 def reasons_hidden(model: str | None) -> bool:
     """The model bills reasoning that it does not show."""
-    return _plain(model).startswith(_HIDDEN_REASONING)
+    return plain(model).startswith(_HIDDEN_REASONING)
 
 
-def _plain(model: str | None) -> str:
+def plain(model: str | None) -> str:
     return (model or "").rpartition("/")[2].removeprefix("ft:")
 
 

@@ -86,6 +86,11 @@ def parquet(rows: list[Row]) -> bytes:
     return out.getvalue()
 
 
+def stored(column: str, value: Any) -> Any:
+    """A value as the index gives it back: decimals have 18 places."""
+    return _value(value, COLUMNS[column])
+
+
 def request_ids(data: bytes) -> list[str]:
     """Of an index file's rows, those that have one. Raises ValueError if it is no Parquet of ours."""
     try:

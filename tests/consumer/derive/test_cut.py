@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from consumer.derive import PriceBook, derive
-from consumer.derive.tokens import load
 
 
 def chunk(**delta: Any) -> str:
@@ -200,20 +199,6 @@ def test_the_proxy_s_own_error_is_no_code_of_the_provider(make: Any, book: Price
 def test_hidden_reasoning_is_said_to_be_missing(model: str, make: Any, book: PriceBook) -> None:
     body = PARIS.replace("gpt-4o-2024-08-06", model)
     assert derive(make(body, end="timeout"), book)["usage"]["method"].endswith("hidden reasoning not counted")
-
-
-def test_tools_are_counted_by_the_published_rule(make: Any, book: PriceBook) -> None:
-    """7 (tool) + name:description + 3 (properties) + 3 + key:type:description - 3 + 2 * (3 + item) + 12 (end)."""
-    tool = {
-        "name": "get_weather",
-        "description": "Get the weather.",
-        "parameters": {"type": "object", "properties": {"unit": {"type": "string", "description": "Its unit.", "enum": ["c", "f"]}}},
-    }
-    request = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "function", "function": tool}]}
-    encode = load("o200k_base").encode_ordinary
-    lines = [len(encode(text)) for text in ("get_weather:Get the weather", "unit:string:Its unit", "c", "f")]
-    expected = 3 + 1 + len(encode("Hi")) + 3 + 7 + lines[0] + 3 + 3 + lines[1] - 3 + 3 + lines[2] + 3 + lines[3] + 12
-    assert derive(make(PARIS, request=request, end="timeout"), book)["usage"]["input_tokens"] == expected
 
 
 def test_images_are_said_to_be_missing(make: Any, book: PriceBook) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from clearpane.contract.records import COLUMNS
 from consumer.derive import PriceBook, derive, row
+from consumer.derive.repricing import recorded, reprice
 
 GOLDENS = sorted((Path(__file__).parents[2] / "contract" / "derive").glob("*.json"))
 FAMILIES = {"openai_chat", "openai_responses", "embeddings", "anthropic", "gemini"}
@@ -54,6 +55,12 @@ def test_a_skeleton_without_texts_derives_the_same_usage_and_cost(golden: dict[s
     assert derived["answer"]["text"] is None
     for name in ("usage", "cost", "model", "finish_reasons", "error_code"):
         assert derived[name] == whole[name], name
+
+
+def test_repricing_by_the_same_book_changes_nothing(golden: dict[str, Any], make: Any, book: PriceBook) -> None:
+    envelope = envelope_of(golden, make)
+    record = {**envelope, "derived": derive(envelope, book), "lake": {}}
+    assert reprice(record, book) == recorded(record)
 
 
 def test_the_row_adds_up_to_the_total(golden: dict[str, Any], make: Any, book: PriceBook) -> None:

@@ -1,7 +1,7 @@
 """The price book against genai-prices' own calculation, and where it says nothing rather than something wrong."""
 
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, localcontext
 
 import genai_prices
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.derive.prices import Charge, PriceBook, plain
+from consumer.derive.cost import Charge, plain
+from consumer.derive.prices import PriceBook
 from consumer.derive.usage import Leaves
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -97,7 +98,11 @@ def test_behind_an_unknown_upstream_a_model_is_priced_at_its_makers_and_that_is_
             TEN,
             "no price for service_tier=priority of model claude-sonnet-4-5 at anthropic",
         ),
-        (charge("anthropic", "claude-opus-4-8", region="us"), TEN, "no price for region us"),
+        (
+            charge("openai", "gpt-5.4", region="eu"),
+            TEN,
+            "no price for region eu of model gpt-5.4 at openai: a price overlay can state it",
+        ),
         (charge("openai", "text-embedding-3-small"), TEN, "no price for output_tokens of model text-embedding-3-small at openai"),
         (charge("openai", "gpt-4o"), Leaves(output_audio_tokens=1), "no price for output_audio_tokens of model gpt-4o at openai"),
         (charge("openai", "whisper-1"), TEN, "no token price for model whisper-1 at openai"),
@@ -119,7 +124,7 @@ def test_a_tier_priced_only_from_a_date_on_is_unknown_before_it() -> None:
     early = Charge(provider="openai", model="gpt-5", at=datetime(2026, 1, 1, tzinfo=UTC), service_tier="flex")
     assert BOOK.price(TEN, early).reason == "no price for service_tier=flex of model gpt-5 at openai"
     late = BOOK.price(TEN, Charge(provider="openai", model="gpt-5", at=AT, service_tier="flex"))
-    assert (late.variant, late.rates["output_tokens"]) == ("service_tier=flex", Decimal(5))
+    assert (late.variants, late.rates["output_tokens"]) == ({"service_tier": "flex"}, Decimal(5))
 
 
 @pytest.mark.parametrize(("cached", "rate"), [(99_999, "3"), (100_000, "3"), (100_001, "6")])
@@ -130,7 +135,7 @@ def test_the_long_context_price_begins_above_its_start_and_counts_cached_tokens(
 
 def test_fast_mode_has_its_own_price() -> None:
     cost = BOOK.price(TEN, charge("anthropic", "claude-opus-4-8", speed="fast"))
-    assert (cost.variant, cost.rates) == ("speed=fast", {"input_tokens": Decimal(10), "output_tokens": Decimal(50)})
+    assert (cost.variants, cost.rates) == ({"speed": "fast"}, {"input_tokens": Decimal(10), "output_tokens": Decimal(50)})
 
 
 def test_a_price_of_its_date() -> None:
@@ -150,6 +155,60 @@ def test_the_decimal_context_of_the_caller_does_not_matter_within_a_real_call() 
 def test_version_and_name_stand_on_the_cost() -> None:
     cost = BOOK.price(TEN, charge("openai", "gpt-4o-2024-08-06"))
     assert (cost.price_version, cost.priced_as) == (f"genai-prices {genai_prices.__version__}", "openai/gpt-4o")
+
+
+def test_the_date_of_the_book_that_is_installed_is_known() -> None:
+    """Fails with a new genai-prices: add the day of its publication to `_PUBLISHED`."""
+    assert BOOK.date is not None
+    assert BOOK.price(TEN, charge("openai", "gpt-4o")).record()["price_date"] == date.fromisoformat(BOOK.date).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("tier", "variant", "source", "rates"),
+    [
+        (None, None, None, {"input_tokens": "1.25", "output_tokens": "10"}),
+        ("default", None, None, {"input_tokens": "1.25", "output_tokens": "10"}),
+        ("flex", "service_tier=flex", "answer", {"input_tokens": "0.625", "output_tokens": "5"}),
+        ("priority", "service_tier=priority", "answer", {"input_tokens": "2.5", "output_tokens": "20"}),
+        ("batch", "processing=batch", "answer", {"input_tokens": "0.625", "output_tokens": "5"}),
+    ],
+)
+def test_flex_priority_and_batch_have_their_own_prices(tier: str | None, variant: str, source: str, rates: dict[str, str]) -> None:
+    """gpt-5 by OpenAI's price list: 1.25 and 10; half of it for flex and batch, twice for priority."""
+    record = BOOK.price(TEN, charge("openai", "gpt-5", service_tier=tier, said_by={"service_tier": "answer"})).record()
+    assert (record["variant"], record["rates"]) == (variant, rates)
+    assert record["variant_source"] == ({variant.partition("=")[0]: source} if variant else None)
+
+
+def test_cached_tokens_are_priced_once() -> None:
+    """1,000 input tokens of which 600 are cached: 400 at 2.5, 600 at 1.25, not 1,000 at 2.5 as well."""
+    cost = BOOK.price(Leaves(input_tokens=400, cache_read_tokens=600), charge("openai", "gpt-4o"))
+    assert cost.input == Decimal("0.00175")
+
+
+def test_the_long_context_price_names_itself() -> None:
+    record = BOOK.price(Leaves(input_tokens=100_000, cache_read_tokens=200_000), charge("openai", "gpt-5.4")).record()
+    assert (record["variant"], record["variant_source"]) == ("input_tokens>272000", {"input_tokens": "usage"})
+    assert BOOK.price(TEN, charge("openai", "gpt-5.4")).record()["variant"] is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "region", "factor"),
+    [
+        ("anthropic", "claude-opus-4-8", "us", "1.1"),
+        ("vertex", "claude-sonnet-4-5", "europe-west1", "1.1"),
+        ("vertex", "claude-opus-4-5@20251101", "us-east5", "1.1"),
+        ("vertex", "claude-opus-4-1", "us-east5", "1"),
+        ("vertex", "claude-3-5-haiku", "us-east5", "1"),
+    ],
+)
+def test_a_region_with_a_surcharge(provider: str, model: str, region: str, factor: str) -> None:
+    found = BOOK.price(TEN, charge(provider, model, region=region, said_by={"region": "url"}))
+    plainly = BOOK.price(TEN, charge(provider, model))
+    assert found.total is not None
+    assert plainly.total is not None
+    assert found.total == plainly.total * Decimal(factor)
+    assert (found.record()["variant"], found.variant_source) == (f"region={region}", {"region": "url"})
 
 
 def test_the_book_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
