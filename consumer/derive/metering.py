@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from consumer.derive import estimate
 from consumer.derive.estimate import Estimate
-from consumer.derive.families import Family, embeddings
+from consumer.derive.families import Family, embeddings, realtime, silence
 from consumer.derive.reading import Reading
 from consumer.derive.untrusted import Malformed
 from consumer.derive.usage import Leaves
@@ -30,22 +30,26 @@ def meter(reading: Reading) -> Metered:
         return Metered(None, "unknown", reason="the stated usage cannot be read", error=str(error))
     whole = reading.answer.finished or not (reading.response_body.streamed or reading.response_body.cut)
     if stated is not None and whole:
-        return Metered(stated, "provider")
+        return Metered(stated, "provider", method=reading.answer.remark)
+    if stated is None and (reason := silence(family)):
+        return Metered(None, "unknown", reason=reason)
     return _completed(reading, family, stated)
 
 
 def _not_metered(reading: Reading) -> str | None:
     envelope_request, status = reading.envelope.get("request"), reading.status
     method = envelope_request.get("method") if isinstance(envelope_request, dict) else None
-    if method not in ("POST", None):
+    if method not in ("POST", None) and not reading.answer.deferred and reading.family is not realtime:
         return f"a {method} generates nothing"  # a stored answer fetched again was billed when it was made
     if status is None or not reading.response_body.data:
         return "no answer was recorded"
     if status >= 400 and not reading.answer.stated:
         return "error answer"
+    if reading.answer.deferred and not reading.answer.finished:
+        return "made in the background: the request that fetches it whole states its usage"
     embedded = reading.family is embeddings and reading.response_body.cut  # large, and its usage comes last
     if reading.family is None or not (reading.answer.understood or embedded):
-        return "the answer states no usage that is understood"
+        return (reading.family and silence(reading.family)) or "the answer states no usage that is understood"
     return None
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from consumer.derive import body as bodies
 from consumer.derive import families
 from consumer.derive.answer import Answer
-from consumer.derive.body import Body
-from consumer.derive.families import Family, openai_chat
+from consumer.derive.documents import Body
+from consumer.derive.families import Family, bedrock_invoke, openai_chat
 from consumer.derive.request import Request
 from consumer.derive.untrusted import Mapping, mapping, text
 
@@ -49,9 +49,10 @@ def read(envelope: Mapping) -> Reading:
     reading.asked = next((each.value for each in asked.documents if isinstance(each.value, dict)), {})
     reading.response_body = answered
     documents = [each.value for each in answered.documents if isinstance(each.value, dict)]
-    reading.family = families.choose(text(reading.target.get("operation")), reading.asked, documents)
+    path = text(request.get("path")) or ""
+    reading.family = families.choose(text(reading.target.get("operation")), path, reading.asked, documents)
     if reading.family is not None:
-        reading.request = reading.family.ask(reading.asked, text(request.get("path")) or "")
+        reading.request = reading.family.ask(reading.asked, path)
         _fold(reading, reading.family)
     else:
         _fold_errors(reading, documents)
@@ -67,6 +68,8 @@ def _fold(reading: Reading, family: Family) -> None:
             if reading.content_end is None and answer.generated:
                 reading.content_end = document.end
     answer.finished = answer.finished or body.done
+    if family is bedrock_invoke:
+        bedrock_invoke.fold_headers(answer, mapping(reading.response.get("headers")))
 
 
 def _fold_errors(reading: Reading, documents: list[Mapping]) -> None:

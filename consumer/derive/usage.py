@@ -1,5 +1,6 @@
 """Usage in leaf buckets: every token in exactly one. A provider's own counts overlap; each family says how."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -50,6 +51,12 @@ def rest(whole: int, *parts: int) -> int:
     return left
 
 
+def total(parts: Iterable[Leaves]) -> Leaves | None:
+    """Of several answers in one record; None when there is none."""
+    found = list(parts)
+    return Leaves(**{name: sum(getattr(part, name) for part in found) for name in ALL}) if found else None
+
+
 def record(leaves: Leaves | None) -> dict[str, Any]:
     """The leaves as the record shows them; all null when unknown. Leaves without a column appear only when not 0."""
     if leaves is None:
@@ -64,6 +71,7 @@ def inclusive(
     completion: int | None,
     total: int | None,
     cached: int = 0,
+    cached_audio: int = 0,
     written: int = 0,
     audio_in: int = 0,
     image_in: int = 0,
@@ -76,6 +84,7 @@ def inclusive(
 
     - more cached than prompt tokens: they stand beside the prompt's;
     - as many written to the cache as read from it, and no room for both: OpenRouter names the same tokens twice;
+    - cached, audio and image tokens above the prompt's: images or audio were read from the cache, and count as cached;
     - a total above prompt and completion by just the reasoning tokens (xAI): those stand beside the completion's;
     - a total above prompt and completion, no reasoning stated (Gemini's OpenAI form): the difference is thinking.
 
@@ -85,10 +94,15 @@ def inclusive(
         return None
     completion = completion or 0
     prompt = rest(total, completion) if prompt is None and total is not None else prompt or 0
-    if cached > prompt or (cached == 0 and written > prompt):
-        prompt += cached + written
-    elif cached + written > prompt:
+    read = cached + cached_audio
+    if read > prompt or (read == 0 and written > prompt):
+        prompt += read + written
+    elif read + written > prompt:
         written = 0
+    twice = max(read + written + audio_in + image_in - prompt, 0)
+    image_in, twice = image_in - min(twice, image_in), twice - min(twice, image_in)
+    moved = min(twice, audio_in, cached)
+    audio_in, cached, cached_audio = audio_in - moved, cached - moved, cached_audio + moved
     hidden = (total or 0) - prompt - completion
     if hidden > 0 and reasoning in (0, hidden):
         completion += hidden
@@ -96,8 +110,9 @@ def inclusive(
     elif reasoning > completion:
         completion += reasoning
     return Leaves(
-        input_tokens=rest(prompt, cached, written, audio_in, image_in),
+        input_tokens=rest(prompt, cached, cached_audio, written, audio_in, image_in),
         cache_read_tokens=cached,
+        cache_read_audio_tokens=cached_audio,
         cache_write_5m_tokens=written,
         input_audio_tokens=audio_in,
         input_image_tokens=image_in,

@@ -6,7 +6,7 @@ Cache reads and writes stand beside `input_tokens`; thinking is inside `output_t
 from typing import Any
 
 from consumer.derive.answer import Answer, Choice
-from consumer.derive.request import Prompt, Request, Turn, kind, params
+from consumer.derive.request import Prompt, Request, Turn, kind, params, path_part
 from consumer.derive.untrusted import Mapping, count, dumps, mapping, mappings, short, text
 from consumer.derive.usage import Leaves, rest
 
@@ -16,7 +16,7 @@ NAME = "anthropic"
 def ask(body: Mapping, path: str) -> Request:
     thinking = mapping(body.get("thinking"))
     return Request(
-        model=short(body.get("model")),
+        model=short(body.get("model")) or path_part(path, "/models/"),  # Vertex names it in the path
         params=params(
             body,
             tool_choice=kind(body.get("tool_choice")),
