@@ -6,8 +6,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from clearpane.contract.records import COLUMNS, Kind, Record, Row
-from consumer.derive.untrusted import Mapping, mapping
-from consumer.derive.usage import PARENTS
+from consumer.derive.untrusted import mapping
 
 # Column -> where it stands in a record; a column not named here is found by its own name.
 _PATHS: dict[str, tuple[str, ...]] = {
@@ -50,16 +49,8 @@ def row(record: Record) -> Row:
     Never raises: a value of the wrong form is null.
     """
     found = {name: _FORMS[kind](_value(record, _PATHS.get(name, (name,)))) for name, kind in COLUMNS.items()}
-    _add_leaves(found, mapping(mapping(record.get("derived")).get("usage")))
     found["finish_reason"] = _first(mapping(record.get("derived")).get("finish_reasons"))
     return found
-
-
-def _add_leaves(found: Row, usage: Mapping) -> None:
-    """Leaves without a column of their own belong to their parent's: the columns add up to the total."""
-    for leaf, parent in PARENTS.items():
-        if (extra := _integer(usage.get(leaf))) is not None and found[parent] is not None:
-            found[parent] += extra
 
 
 def _value(record: Record, path: tuple[str, ...]) -> Any:

@@ -20,7 +20,6 @@ class Leaves:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     output_audio_tokens: int = 0
-    # Priced apart, but no column of their own: the row adds them to their parent's bucket.
     cache_read_audio_tokens: int = 0
     output_image_tokens: int = 0
 
@@ -40,8 +39,6 @@ class Leaves:
 ALL = tuple(field.name for field in fields(Leaves))
 OUTPUT = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
 INPUT = tuple(name for name in ALL if name not in OUTPUT)
-# Leaf -> the column that holds it, where it has none of its own.
-PARENTS = {"cache_read_audio_tokens": "cache_read_tokens", "output_image_tokens": "output_tokens"}
 
 
 def rest(whole: int, *parts: int) -> int:
@@ -58,11 +55,9 @@ def total(parts: Iterable[Leaves]) -> Leaves | None:
 
 
 def record(leaves: Leaves | None) -> dict[str, Any]:
-    """The leaves as the record shows them; all null when unknown. Leaves without a column appear only when not 0."""
-    if leaves is None:
-        return {**{name: None for name in ALL if name not in PARENTS}, "total_tokens": None}
-    found = {name: getattr(leaves, name) for name in ALL if name not in PARENTS or getattr(leaves, name)}
-    return {**found, "total_tokens": leaves.total}
+    """The leaves as the record shows them; all null when unknown."""
+    found = {name: getattr(leaves, name) if leaves else None for name in ALL}
+    return {**found, "total_tokens": leaves.total if leaves else None}
 
 
 def inclusive(
