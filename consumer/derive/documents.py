@@ -86,7 +86,10 @@ def _begins_with_a_line(data: bytes) -> bool:
 
 def _parse_lines(body: Body) -> None:
     body.streamed = True
-    for match in _LINE.finditer(body.data.removeprefix(_BOM)):
+    for number, match in enumerate(_LINE.finditer(body.data.removeprefix(_BOM))):
+        if number == DOCUMENTS_MAX:
+            body.cut = True
+            raise Malformed(f"more than {DOCUMENTS_MAX} lines")
         if line := match[0].strip():
             _add(body, line, match.end(), "", torn=body.cut and match.end() == len(body.data))
 

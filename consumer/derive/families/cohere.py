@@ -35,7 +35,7 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
     choice = answer.choice(0)
     if "event_type" in document:
         _fold_v1_event(answer, choice, document)
-    elif document.get("type") in EVENTS or isinstance(document.get("delta"), dict):
+    elif text(document.get("type")) in EVENTS or isinstance(document.get("delta"), dict):
         answer.understood = True
         _fold_event(answer, choice, document.get("index"), mapping(document.get("delta")))
     elif "embeddings" in document:

@@ -56,7 +56,9 @@ def _wire(golden: dict[str, Any]) -> bytes:
     if "messages" in golden:
         return b"".join(_message(each) for each in golden["messages"])
     if "events" in golden:
-        events = "".join((f"event: {each['type']}\n" if "named" in golden else "") + f"data: {json.dumps(each)}\n\n" for each in golden["events"])
+        events = "".join(
+            (f"event: {each['type']}\n" if "named" in golden else "") + f"data: {json.dumps(each)}\n\n" for each in golden["events"]
+        )
         return (events + ("data: [DONE]\n\n" if "done" in golden else "")).encode()
     if "lines" in golden:
         return "".join(json.dumps(each) + "\n" for each in golden["lines"]).encode()

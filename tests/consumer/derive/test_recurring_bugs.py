@@ -112,7 +112,9 @@ def test_gemini_thinking_in_openai_s_form_is_in_the_total_alone(make: Any, book:
 
 
 def test_a_bedrock_event_stream_is_read(make: Any, frame: Any, book: PriceBook) -> None:
-    body = frame("contentBlockDelta", b'{"contentBlockIndex": 0, "delta": {"text": "Hi"}}') + frame("messageStop", b'{"stopReason": "end_turn"}')
+    body = frame("contentBlockDelta", b'{"contentBlockIndex": 0, "delta": {"text": "Hi"}}') + frame(
+        "messageStop", b'{"stopReason": "end_turn"}'
+    )
     body += frame("metadata", b'{"usage": {"inputTokens": 10, "outputTokens": 2, "cacheReadInputTokens": 90, "totalTokens": 102}}')
     envelope = make(None, provider="aws", operation="converse", path="/model/amazon.nova-lite-v1%3A0/converse-stream")
     envelope["response"] |= {"body": base64.b64encode(body).decode(), "body_encoding": "base64"}
