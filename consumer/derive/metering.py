@@ -6,7 +6,7 @@ from consumer.derive import estimate
 from consumer.derive.estimate import Estimate
 from consumer.derive.families import Family, embeddings, realtime, silence
 from consumer.derive.reading import Reading
-from consumer.derive.untrusted import Malformed
+from consumer.derive.untrusted import Malformed, count, mapping
 from consumer.derive.usage import Leaves
 
 
@@ -26,6 +26,7 @@ def meter(reading: Reading) -> Metered:
     assert family is not None  # _not_metered said so
     try:
         stated = family.leaves(reading.answer.stated) if reading.answer.stated else None
+        count(mapping(mapping(reading.answer.stated).get("server_tool_use")), "web_search_requests")  # billed, too
     except Malformed as error:
         return Metered(None, "unknown", reason="the stated usage cannot be read", error=str(error))
     whole = reading.answer.finished or not (reading.response_body.streamed or reading.response_body.cut)
@@ -41,7 +42,7 @@ def _not_metered(reading: Reading) -> str | None:
     method = envelope_request.get("method") if isinstance(envelope_request, dict) else None
     if method not in ("POST", None) and not reading.answer.deferred and reading.family is not realtime:
         return f"a {method} generates nothing"  # a stored answer fetched again was billed when it was made
-    if status is None or not reading.response_body.data:
+    if status is None or not (reading.response_body.data or reading.answer.stated):
         return "no answer was recorded"
     if status >= 400 and not reading.answer.stated:
         return "error answer"

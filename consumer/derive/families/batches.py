@@ -27,25 +27,24 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
         return
     answer.understood = answer.finished = answer.deferred = True
     answer.service_tier = "batch"
-    known = mapping(answer.stated)
-    _add(answer, "results", 1 + (known.get("results") or 0))
+    _count(answer, "results", 1)
     body = _body(document)
-    family = recognition.of_answer(body)
-    if family is None:
-        _add(answer, "without_usage", 1 + (known.get("without_usage") or 0))
-        return
-    one = Answer()
-    family.fold(one, body, "")
-    _name(answer, one.model)
+    family, one = recognition.of_answer(body), Answer()
+    if family is not None:
+        family.fold(one, body, "")
+        _name(answer, one.model)
     try:
-        found = family.leaves(one.stated or {})
+        found = family.leaves(one.stated) if family and one.stated else None
+        searches = count(mapping(mapping(one.stated).get("server_tool_use")), "web_search_requests") or 0
     except Malformed as error:
-        _add(answer, "unreadable", str(error))
+        answer.state({"unreadable": str(error)})
         return
     if found is None:
-        _add(answer, "without_usage", 1 + (known.get("without_usage") or 0))
+        _count(answer, "without_usage", 1)
     else:
-        _add_leaves(answer, found)
+        _add(answer, found, searches)
+        answer.web_searches += one.web_searches
+        answer.file_searches += one.file_searches
 
 
 def _body(document: Mapping) -> Mapping:
@@ -54,8 +53,8 @@ def _body(document: Mapping) -> Mapping:
     return mapping(response.get("body")) or mapping(mapping(document.get("result")).get("message")) or response
 
 
-def _add(answer: Answer, name: str, value: int | str) -> None:
-    answer.state({name: value})
+def _count(answer: Answer, name: str, more: int) -> None:
+    answer.state({name: more + (mapping(answer.stated).get(name) or 0)})
 
 
 def _name(answer: Answer, model: str | None) -> None:
@@ -65,10 +64,13 @@ def _name(answer: Answer, model: str | None) -> None:
     answer.model = None if answer.remark else next(iter(models), None)
 
 
-def _add_leaves(answer: Answer, found: Leaves) -> None:
-    known = mapping(mapping(answer.stated).get("leaves"))
-    added = {name: getattr(found, name) + known.get(name, 0) for name in ALL if getattr(found, name) or name in known}
+def _add(answer: Answer, found: Leaves, searches: int) -> None:
+    known = mapping(answer.stated)
+    sums = mapping(known.get("leaves"))
+    added = {name: getattr(found, name) + sums.get(name, 0) for name in ALL if getattr(found, name) or name in sums}
     answer.state({"leaves": {"output_tokens": 0, **added}})
+    if searches := searches + (mapping(known.get("server_tool_use")).get("web_search_requests") or 0):
+        answer.state({"server_tool_use": {"web_search_requests": searches}})  # as Anthropic states them
 
 
 def leaves(stated: Mapping) -> Leaves | None:

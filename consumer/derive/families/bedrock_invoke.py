@@ -101,6 +101,7 @@ def fold_headers(answer: Answer, headers: Mapping) -> None:
     found = {name: int(value) for header, name in _HEADERS.items() if (value := text(headers.get(header))) and _is_count(value)}
     if found:
         answer.state({"headers": found})
+        answer.understood = True
 
 
 def _is_count(value: str) -> bool:

@@ -28,7 +28,8 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
     answer.model = short(document.get("model")) or answer.model
     answer.state(document.get("usage"))
     form = document.get("type")
-    if isinstance(document.get("data"), list) or form in ("image_generation.completed", "image_edit.completed"):
+    whole = isinstance(document.get("data"), list) or (form is None and answer.stated)
+    if whole or form in ("image_generation.completed", "image_edit.completed"):
         answer.understood = answer.finished = True
     elif isinstance(form, str) and form.startswith(EVENTS):
         answer.understood = True

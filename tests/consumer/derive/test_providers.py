@@ -5,6 +5,7 @@ One file a row in `tests/contract/<provider>/<operation>[-stream].json`; `workin
 
 import base64
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ ROWS = {
         responses-background-fetched embeddings images images-stream images-by-the-image transcription transcription-stream
         transcription-by-the-second speech speech-stream moderations batches realtime-stream""",
     "azure": "chat chat-stream responses embeddings",
-    "anthropic": "messages messages-stream batches",
+    "anthropic": "messages messages-stream messages-compaction batches",
     "gemini": """generate_content generate_content-stream generate_content-array-stream generate_content-image embed_content
         realtime-stream""",
     "vertex": "generate_content generate_content-stream generate_content-array-stream predict messages messages-stream",
@@ -44,6 +45,19 @@ ROWS = {
     "jina": "embeddings rerank",
     "ollama": "chat chat-stream generate generate-stream embed",
 }
+TABLE = Path(__file__).parents[3] / "docs" / "providers.md"
+HEAD = """# Providers
+
+What is read of each provider's answers, operation by operation, streamed and not. Every row is an example that the provider
+publishes, in `tests/contract/`, with its usage worked out by hand; the tests make this table
+(`WRITE_DOCS=1 python -m pytest tests/consumer/derive/test_providers.py`).
+
+Each token stands in one bucket. *Usage* is `provider` where it was stated, or `unknown` with the reason. *Cost* is `provider`
+where the provider stated it, `book` where we priced it, `assumed` where the provider was guessed for that, or why it is unknown.
+
+| provider | operation | stream | buckets | usage | cost |
+|---|---|---|---|---|---|
+"""
 PATHS = [CONTRACT / provider / f"{name}.json" for provider, names in ROWS.items() for name in names.split()]
 ANSWER = {"text", "reasoning", "refusal", "tool_calls"}
 
@@ -116,3 +130,20 @@ def test_a_stream_cut_anywhere_is_a_record(golden: dict[str, Any], wire_of: Any,
         assert derived["cost"]["total"] != "0"
         if "messages" in golden or "events" in golden:
             assert derived["parse_error"] is None or at < 12
+
+
+def test_the_published_table_is_what_is_derived(envelope_of: Any, book: PriceBook) -> None:
+    made = HEAD + "".join(line(path, envelope_of, book) for path in PATHS)
+    if os.environ.get("WRITE_DOCS"):
+        TABLE.write_text(made, encoding="utf-8")
+    assert TABLE.read_text(encoding="utf-8") == made
+
+
+def line(path: Path, envelope_of: Any, book: PriceBook) -> str:
+    derived = derive(envelope_of(json.loads(path.read_text(encoding="utf-8"))), book)
+    usage, cost = derived["usage"], derived["cost"]
+    buckets = ", ".join(leaf.removesuffix("_tokens").replace("_", " ") for leaf in ALL if usage[leaf]) or "-"
+    name = path.stem.removesuffix("-stream")
+    stated = usage["source"] if usage["reason"] is None else f"unknown: {usage['reason']}"
+    priced = cost["source"] if cost["reason"] in (None, usage["reason"]) else f"unknown: {cost['reason']}"
+    return f"| {path.parent.name} | {name} | {'yes' if path.stem != name else ''} | {buckets} | {stated} | {priced} |\n"
