@@ -80,4 +80,5 @@ COLUMNS: dict[str, Kind] = {
     # Leaf buckets too; null in an index written before they had columns, and then within the one they are read from.
     "cache_read_audio_tokens": "integer",  # before: in cache_read_tokens
     "output_image_tokens": "integer",  # before: in output_tokens
+    "response_id": "text",  # the provider's own: a stored answer, or a batch's, fetched twice has two records
 }

@@ -6,9 +6,9 @@ from consumer.derive import body as bodies
 from consumer.derive import families
 from consumer.derive.answer import Answer
 from consumer.derive.documents import Body
-from consumer.derive.families import Family, bedrock_invoke, openai_chat
+from consumer.derive.families import Family, batches, bedrock_invoke, openai_chat
 from consumer.derive.request import Request
-from consumer.derive.untrusted import Mapping, mapping, text
+from consumer.derive.untrusted import Mapping, mapping, short, text
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Reading:
     request: Request = field(default_factory=Request)
     answer: Answer = field(default_factory=Answer)
     response_body: Body = field(default_factory=Body)
+    response_id: str | None = None  # the provider's name of the answer: whoever fetches it twice finds it twice
     content_end: int | None = None  # bytes of the answer's body up to the end of the first generated content
     error: str | None = None
 
@@ -65,11 +66,18 @@ def _fold(reading: Reading, family: Family) -> None:
     for document in body.documents:
         if isinstance(document.value, dict):
             family.fold(answer, document.value, document.event)
+            reading.response_id = reading.response_id or (_id(document.value) if family is not batches else None)
             if reading.content_end is None and answer.generated:
                 reading.content_end = document.end
     answer.finished = answer.finished or body.done
     if family is bedrock_invoke:
         bedrock_invoke.fold_headers(answer, mapping(reading.response.get("headers")))
+
+
+def _id(document: Mapping) -> str | None:
+    """OpenAI, Cohere; Anthropic's and the Responses API's first event; Gemini; Cohere v1. A batch's lines name requests."""
+    inner = mapping(document.get("message") or document.get("response"))
+    return short(document.get("id") or inner.get("id") or document.get("responseId") or document.get("response_id"))
 
 
 def _fold_errors(reading: Reading, documents: list[Mapping]) -> None:

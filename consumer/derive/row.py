@@ -19,7 +19,16 @@ _PATHS: dict[str, tuple[str, ...]] = {
     **{name: ("target", name) for name in ("provider", "upstream", "operation")},
     **{
         name: ("derived", name)
-        for name in ("error_code", "model", "model_requested", "model_version", "streamed", "first_token_ms", "tokens_per_second")
+        for name in (
+            "error_code",
+            "model",
+            "model_requested",
+            "model_version",
+            "response_id",
+            "streamed",
+            "first_token_ms",
+            "tokens_per_second",
+        )
     },
     "parse_error": ("derived", "parse_error"),
     **{

@@ -147,3 +147,22 @@ def line(path: Path, envelope_of: Any, book: PriceBook) -> str:
     stated = usage["source"] if usage["reason"] is None else f"unknown: {usage['reason']}"
     priced = cost["source"] if cost["reason"] in (None, usage["reason"]) else f"unknown: {cost['reason']}"
     return f"| {path.parent.name} | {name} | {'yes' if path.stem != name else ''} | {buckets} | {stated} | {priced} |\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("openai/chat", "chatcmpl-1"),
+        ("openai/chat-stream", "chatcmpl-1"),
+        ("openai/responses-stream", "resp_1"),
+        ("openai/responses-background-fetched", "resp_1"),
+        ("anthropic/messages-stream", "msg_01"),
+        ("gemini/generate_content-stream", "r1"),
+        ("cohere/chat", "c1"),
+        ("openai/batches", None),
+        ("ollama/chat", None),
+    ],
+)
+def test_the_provider_s_own_id_of_the_answer(name: str, expected: str | None, envelope_of: Any, book: PriceBook) -> None:
+    golden = json.loads((CONTRACT / f"{name}.json").read_text(encoding="utf-8"))
+    assert derive(envelope_of(golden), book)["response_id"] == expected
