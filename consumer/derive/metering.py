@@ -6,7 +6,7 @@ from consumer.derive import estimate
 from consumer.derive.estimate import Estimate
 from consumer.derive.families import Family, embeddings, realtime, silence
 from consumer.derive.reading import Reading
-from consumer.derive.untrusted import Malformed, count, mapping
+from consumer.derive.untrusted import Malformed
 from consumer.derive.usage import Leaves
 
 
@@ -26,7 +26,6 @@ def meter(reading: Reading) -> Metered:
     assert family is not None  # _not_metered said so
     try:
         stated = family.leaves(reading.answer.stated) if reading.answer.stated else None
-        count(mapping(mapping(reading.answer.stated).get("server_tool_use")), "web_search_requests")  # billed, too
     except Malformed as error:
         return Metered(None, "unknown", reason="the stated usage cannot be read", error=str(error))
     whole = reading.answer.finished or not (reading.response_body.streamed or reading.response_body.cut)
