@@ -38,6 +38,7 @@ class Body:
     cut: bool = False
     streamed: bool = False  # it holds a stream's events, not one document
     done: bool = False  # the stream said `[DONE]`
+    socket: bool = False  # its lines are the messages of a WebSocket
     documents: list[Document] = field(default_factory=list)
     error: str | None = None  # the first thing that could not be read
 
@@ -155,6 +156,7 @@ def _add(body: Body, data: bytes, end: int, name: str, *, torn: bool = False) ->
     try:
         value = loads(data)
         if isinstance(value, dict) and value.keys() == _FRAME:
+            body.socket = True
             value = _framed(value)
         body.documents.append(Document(value, end, name))
     except Malformed as error:

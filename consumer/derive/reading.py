@@ -6,7 +6,7 @@ from consumer.derive import body as bodies
 from consumer.derive import families
 from consumer.derive.answer import Answer
 from consumer.derive.documents import Body
-from consumer.derive.families import Family, batches, bedrock_invoke, openai_chat
+from consumer.derive.families import Family, batches, bedrock_invoke, openai_chat, realtime
 from consumer.derive.request import Request
 from consumer.derive.untrusted import Mapping, mapping, short, text
 
@@ -51,7 +51,8 @@ def read(envelope: Mapping) -> Reading:
     reading.response_body = answered
     documents = [each.value for each in answered.documents if isinstance(each.value, dict)]
     path = text(request.get("path")) or ""
-    reading.family = families.choose(text(reading.target.get("operation")), path, reading.asked, documents)
+    operation = text(reading.target.get("operation"))
+    reading.family = realtime if answered.socket else families.choose(operation, path, reading.asked, documents)
     if reading.family is not None:
         reading.request = reading.family.ask(reading.asked, path)
         _fold(reading, reading.family)

@@ -1,4 +1,4 @@
-"""Sessions over a WebSocket: OpenAI's Realtime API (Azure's and xAI's too) and Gemini's Live API.
+"""Sessions over a WebSocket: OpenAI's Realtime API (Azure's and xAI's too), its Responses API, and Gemini's Live API.
 
 https://platform.openai.com/docs/api-reference/realtime-server-events and https://ai.google.dev/api/live . Every response
 of a session states its own usage, and each counts. A transcription of the input is another model's work: it stays apart.
@@ -18,6 +18,7 @@ NAME = "realtime"
 
 _RESPONSES_MAX = 10_000  # of one session
 _TEXTS = {"response.output_text.delta", "response.text.delta", "response.output_audio_transcript.delta", "response.audio_transcript.delta"}
+_OVER = {"response.done", "response.completed", "response.incomplete", "response.failed"}
 _GEMINI = {"responseTokenCount": "candidatesTokenCount", "responseTokensDetails": "candidatesTokensDetails"}
 
 
@@ -46,7 +47,7 @@ def _fold_event(answer: Answer, choice: Choice, form: str, document: Mapping) ->
         answer.model = short(mapping(document.get("session")).get("model")) or answer.model
     elif form in _TEXTS:
         answer.add(choice.text, document.get("delta"))
-    elif form == "response.done":
+    elif form in _OVER:
         _fold_response(answer, choice, mapping(document.get("response")))
     elif form == "conversation.item.input_audio_transcription.completed" and isinstance(document.get("usage"), dict):
         _append(answer, "transcriptions", document["usage"])
@@ -58,6 +59,7 @@ def _fold_event(answer: Answer, choice: Choice, form: str, document: Mapping) ->
 
 
 def _fold_response(answer: Answer, choice: Choice, response: Mapping) -> None:
+    answer.model = answer.model or short(response.get("model"))
     if isinstance(response.get("usage"), dict):
         _append(answer, "responses", response["usage"])
     answer.finish(choice, response.get("status"))
@@ -96,6 +98,8 @@ def leaves(stated: Mapping) -> Leaves | None:
 def _leaves(stated: Mapping) -> Leaves | None:
     if "totalTokenCount" in stated or "promptTokenCount" in stated:
         return gemini.leaves({_GEMINI.get(name, name): value for name, value in stated.items()})
+    if "input_tokens_details" in stated:
+        return openai_responses.leaves(stated)
     given, made = mapping(stated.get("input_token_details")), mapping(stated.get("output_token_details"))
     split, cached = mapping(given.get("cached_tokens_details")), count(given, "cached_tokens") or 0
     cached_audio = min(count(split, "audio_tokens") or 0, cached)
