@@ -155,7 +155,7 @@ def _add(body: Body, data: bytes, end: int, name: str, *, torn: bool = False) ->
         raise Malformed(f"more than {DOCUMENTS_MAX} documents")
     try:
         value = loads(data)
-        if isinstance(value, dict) and value.keys() == _FRAME:
+        if isinstance(value, dict) and len(value) == len(_FRAME) and value.keys() == _FRAME:
             body.socket = True
             value = _framed(value)
         body.documents.append(Document(value, end, name))

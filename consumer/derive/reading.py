@@ -56,6 +56,8 @@ def read(envelope: Mapping) -> Reading:
     if reading.family is not None:
         reading.request = reading.family.ask(reading.asked, path)
         _fold(reading, reading.family)
+        if reading.family is not batches:  # its lines name requests
+            reading.response_id = next((found for each in documents[:8] if (found := _id(each))), None)
     else:
         _fold_errors(reading, documents)
     reading.error = _error(asked, answered)
@@ -67,7 +69,6 @@ def _fold(reading: Reading, family: Family) -> None:
     for document in body.documents:
         if isinstance(document.value, dict):
             family.fold(answer, document.value, document.event)
-            reading.response_id = reading.response_id or (_id(document.value) if family is not batches else None)
             if reading.content_end is None and answer.generated:
                 reading.content_end = document.end
     answer.finished = answer.finished or body.done
@@ -76,7 +77,7 @@ def _fold(reading: Reading, family: Family) -> None:
 
 
 def _id(document: Mapping) -> str | None:
-    """OpenAI, Cohere; Anthropic's and the Responses API's first event; Gemini; Cohere v1. A batch's lines name requests."""
+    """OpenAI, Cohere; Anthropic's and the Responses API's first event; Gemini; Cohere v1."""
     inner = mapping(document.get("message") or document.get("response"))
     return short(document.get("id") or inner.get("id") or document.get("responseId") or document.get("response_id"))
 
