@@ -54,7 +54,7 @@ _BY_OPERATION: dict[str, Family] = {
 _DECISIVE: dict[str, Family] = {"converse": bedrock_converse, "invoke": bedrock_invoke, "rerank": rerank, "moderations": moderations}
 _DECISIVE_PATHS: tuple[tuple[re.Pattern[str], Family], ...] = (
     (re.compile(r"/realtime$|\.BidiGenerateContent$"), realtime),
-    (re.compile(r"/messages/batches/[^/]+/results$|/files/[^/]+/content$|/files/[^/]+:download$"), batches),
+    (re.compile(r"/messages/batches/[^/]+/results$|/files/[^/]+/content$|/files/[^/]+:download$|/v1(beta)?/batches/[^/:]+$"), batches),
 )
 # What the proxy does not name.
 _BY_PATH: tuple[tuple[re.Pattern[str], Family], ...] = (

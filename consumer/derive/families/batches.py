@@ -7,7 +7,7 @@ first that says what was used. Who fetches it twice has two records of the same 
 from consumer.derive.answer import Answer
 from consumer.derive.families import recognition
 from consumer.derive.request import Prompt, Request
-from consumer.derive.untrusted import Malformed, Mapping, count, mapping
+from consumer.derive.untrusted import Malformed, Mapping, count, mapping, mappings
 from consumer.derive.usage import ALL, Leaves, total
 
 NAME = "batches"
@@ -23,8 +23,13 @@ def is_result(document: Mapping) -> bool:
 
 
 def fold(answer: Answer, document: Mapping, event: str) -> None:
-    if not is_result(document):
-        return
+    for each in mappings(mapping(mapping(document.get("response")).get("inlinedResponses")).get("inlinedResponses")):
+        _fold_result(answer, each)  # Gemini's, of a batch that came without a file
+    if is_result(document):
+        _fold_result(answer, document)
+
+
+def _fold_result(answer: Answer, document: Mapping) -> None:
     answer.understood = answer.finished = answer.deferred = True
     answer.service_tier = "batch"
     _count(answer, "results", 1)

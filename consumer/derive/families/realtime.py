@@ -44,18 +44,35 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
 def _fold_event(answer: Answer, choice: Choice, form: str, document: Mapping) -> None:
     answer.understood = True
     if form in ("session.created", "session.updated"):
-        answer.model = short(mapping(document.get("session")).get("model")) or answer.model
+        _fold_session(answer, mapping(document.get("session")))
     elif form in _TEXTS:
         answer.add(choice.text, document.get("delta"))
     elif form in _OVER:
         _fold_response(answer, choice, mapping(document.get("response")))
-    elif form == "conversation.item.input_audio_transcription.completed" and isinstance(document.get("usage"), dict):
-        _append(answer, "transcriptions", document["usage"])
-        answer.remark = "without the input's transcription, which another model made"
+    elif form == "conversation.item.input_audio_transcription.completed":
+        _fold_transcription(answer, choice, document)
     elif form == "error":
         fail(answer, document.get("error"))
     else:
         openai_responses.fold_event(answer, choice, form, document)
+
+
+def _fold_session(answer: Answer, session: Mapping) -> None:
+    """A session that only transcribes names its model further in."""
+    if session.get("type") == "transcription":
+        answer.state({"session": "transcription"})
+        session = mapping(mapping(mapping(session.get("audio")).get("input")).get("transcription"))
+    answer.model = short(session.get("model")) or answer.model
+
+
+def _fold_transcription(answer: Answer, choice: Choice, document: Mapping) -> None:
+    if isinstance(document.get("usage"), dict):
+        _append(answer, "transcriptions", document["usage"])
+    if mapping(answer.stated).get("session") == "transcription":
+        answer.add(choice.text, document.get("transcript"))
+        answer.finish(choice, "completed")
+    else:
+        answer.remark = "without the input's transcription, which another model made"
 
 
 def _fold_response(answer: Answer, choice: Choice, response: Mapping) -> None:
@@ -91,7 +108,8 @@ def _append(answer: Answer, name: str, usage: Mapping) -> None:
 
 
 def leaves(stated: Mapping) -> Leaves | None:
-    found = (_leaves(each) for each in mappings(stated.get("responses")))
+    made = "transcriptions" if stated.get("session") == "transcription" else "responses"
+    found = (_leaves(each) for each in mappings(stated.get(made)))
     return total(each for each in found if each is not None)
 
 

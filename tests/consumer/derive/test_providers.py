@@ -20,11 +20,12 @@ CONTRACT = Path(__file__).parents[2] / "contract"
 ROWS = {
     "openai": """chat chat-stream chat-audio completions completions-stream responses responses-stream responses-background
         responses-background-fetched embeddings images images-stream images-by-the-image transcription transcription-stream
-        transcription-by-the-second speech speech-stream moderations batches realtime-stream responses-socket-stream""",
+        transcription-by-the-second speech speech-stream moderations batches realtime-stream
+        realtime-transcription-stream responses-socket-stream""",
     "azure": "chat chat-stream responses embeddings",
     "anthropic": "messages messages-stream messages-compaction batches",
     "gemini": """generate_content generate_content-stream generate_content-array-stream generate_content-image embed_content
-        realtime-stream batches""",
+        realtime-stream batches batches-inline""",
     "vertex": "generate_content generate_content-stream generate_content-array-stream predict messages messages-stream",
     "bedrock": """converse converse-stream invoke-anthropic invoke-anthropic-stream invoke-llama invoke-llama-stream invoke-titan
         invoke-titan-stream invoke-nova invoke-nova-stream invoke-mistral invoke-mistral-stream invoke-cohere invoke-cohere-stream

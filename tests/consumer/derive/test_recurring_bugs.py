@@ -202,3 +202,43 @@ def test_another_file_is_no_batch(make: Any, book: PriceBook) -> None:
     envelope["request"]["method"] = "GET"
     usage = derive(envelope, book)["usage"]
     assert (usage["total_tokens"], usage["reason"]) == (None, "a GET generates nothing")
+
+
+def test_an_openai_batch_that_is_looked_at_is_no_result(make: Any, book: PriceBook) -> None:
+    """Its object counts tokens too, once it is done: they are those of the results' file."""
+    usage = {"input_tokens": 5, "output_tokens": 6, "total_tokens": 11}
+    envelope = make({"id": "batch_1", "object": "batch", "usage": usage}, operation="batches", path="/v1/batches/batch_1", request=None)
+    envelope["request"]["method"] = "GET"
+    assert derive(envelope, book)["usage"]["total_tokens"] is None
+
+
+@pytest.mark.parametrize("operation", ["converse", "invoke"])
+def test_a_bedrock_stream_cut_before_its_usage_is_estimated(operation: str, make: Any, frame: Any, book: PriceBook) -> None:
+    delta = b'{"contentBlockIndex": 0, "delta": {"text": "The capital of France is Paris."}}'
+    if operation == "invoke":
+        inner = base64.b64encode(b'{"contentBlockDelta": ' + delta + b"}").decode()
+        body = frame("chunk", json.dumps({"bytes": inner}).encode())
+    else:
+        body = frame("contentBlockDelta", delta)
+    asked = {"messages": [{"role": "user", "content": [{"text": "What is the capital of France?"}]}], "inferenceConfig": {"maxTokens": 9}}
+    envelope = make(
+        None, provider="aws", operation=operation, path=f"/model/amazon.nova-lite-v1%3A0/{operation}-stream", request=asked, end="timeout"
+    )
+    envelope["response"] |= {"body": base64.b64encode(body[:]).decode(), "body_encoding": "base64"}
+    usage = derive(envelope, book)["usage"]
+    assert (usage["source"], usage["input_tokens"], usage["output_tokens"]) == ("estimated", 14, 7)
+
+
+def test_an_ollama_stream_cut_before_its_counts_is_estimated(make: Any, book: PriceBook) -> None:
+    lines = [{"model": "llama3.2", "message": {"content": each}, "done": False} for each in ("The capital of France", " is Paris.")]
+    body = "\n".join(json.dumps(line) for line in lines) + '\n{"model": "lla'
+    derived = derive(make(body, provider="ollama", operation="ollama", path="/api/chat", end="client_disconnected"), book)
+    assert (derived["usage"]["source"], derived["usage"]["output_tokens"], derived["parse_error"]) == ("estimated", 7, None)
+
+
+def test_an_embedding_that_states_nothing_is_counted_as_its_text_alone(make: Any, book: PriceBook) -> None:
+    """No chat framing: "Hello" and " world" are two tokens."""
+    for asked in ({"content": {"parts": [{"text": "Hello world"}]}}, {"requests": [{"content": {"parts": [{"text": "Hello world"}]}}]}):
+        envelope = make({"embeddings": [{"values": [0.1]}]}, provider="gemini", operation="embed_content", request=asked)
+        usage = derive(envelope, book)["usage"]
+        assert (usage["source"], usage["input_tokens"], usage["output_tokens"]) == ("estimated", 2, 0)
