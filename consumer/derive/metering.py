@@ -14,7 +14,7 @@ from consumer.derive.usage import Leaves
 class Metered:
     leaves: Leaves | None
     source: str  # provider, estimated, unknown
-    method: str | None = None  # how it was estimated
+    method: str | None = None  # how it was estimated; of a statement, what it leaves out
     reason: str | None = None  # why it is unknown
     error: str | None = None  # the provider's block could not be read
 

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,3 +149,17 @@ def test_a_stream_whose_encoding_the_proxy_undid(make: Any, frame: Any, book: Pr
     envelope["response"]["content_encoding"] = "gzip"
     derived = derive(envelope, book)
     assert (derived["parse_error"], derived["usage"]["total_tokens"]) == (None, 12)
+
+
+STREAMS = sorted((Path(__file__).parents[2] / "contract" / "bedrock").glob("*-stream.json"))
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
+def test_the_payloads_alone_one_a_line_say_the_same(path: Path, envelope_of: Any, book: PriceBook) -> None:
+    """What an event is stands in its payload too: a record may keep only these."""
+    golden = json.loads(path.read_text(encoding="utf-8"))
+    lines = [each.get("chunk") or each["payload"] for each in golden["messages"]]
+    plain = derive(envelope_of({**{k: v for k, v in golden.items() if k != "messages"}, "lines": lines}), book)
+    framed = derive(envelope_of(golden), book)
+    for name in ("usage", "cost", "answer", "finish_reasons", "model", "service_tier"):
+        assert plain[name] == framed[name], name
