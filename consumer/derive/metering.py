@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 from consumer.derive import estimate
 from consumer.derive.estimate import Estimate
-from consumer.derive.families import Family, embeddings, realtime, silence
+from consumer.derive.families import Family, batches, embeddings, realtime, silence
 from consumer.derive.reading import Reading
 from consumer.derive.untrusted import Malformed
-from consumer.derive.usage import Leaves
+from consumer.derive.usage import ALL, Leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ def meter(reading: Reading) -> Metered:
     except Malformed as error:
         return Metered(None, "unknown", reason="the stated usage cannot be read", error=str(error))
     whole = reading.answer.finished or not (reading.response_body.streamed or reading.response_body.cut)
+    if stated is not None and _in_part(reading):
+        return _of_part(stated, 1.0 if family is realtime else _scale(reading))
     if stated is not None and whole:
         return Metered(stated, "provider", method=reading.answer.remark)
     if stated is None and (reason := silence(family)):
@@ -82,6 +84,18 @@ def _extended(stated: Leaves, made: Estimate) -> Metered:
     more = made.tokens - stated.total_output
     leaves = replace(stated, output_tokens=stated.output_tokens + more)
     return Metered(leaves, "estimated", method=f"input stated; output {made.method}")
+
+
+def _in_part(reading: Reading) -> bool:
+    """Several statements, of which the record holds only the first. A session's end is no cut of it."""
+    if reading.family is realtime:
+        return reading.response.get("truncated") is True
+    return reading.family is batches and reading.response_body.cut
+
+
+def _of_part(stated: Leaves, scale: float) -> Metered:
+    leaves = Leaves(**{name: round(getattr(stated, name) * scale) for name in ALL})
+    return Metered(leaves, "estimated", method="the sum of the part that is kept" + ("; scaled to the whole's bytes" if scale > 1 else ""))
 
 
 def _scale(reading: Reading) -> float:

@@ -19,18 +19,9 @@ _PATHS: dict[str, tuple[str, ...]] = {
     **{name: ("target", name) for name in ("provider", "upstream", "operation")},
     **{
         name: ("derived", name)
-        for name in (
-            "error_code",
-            "model",
-            "model_requested",
-            "model_version",
-            "response_id",
-            "streamed",
-            "first_token_ms",
-            "tokens_per_second",
-        )
+        for name in ("error_code", "model", "model_requested", "model_version", "streamed", "first_token_ms", "tokens_per_second")
     },
-    "parse_error": ("derived", "parse_error"),
+    **{name: ("derived", name) for name in ("response_id", "parse_error")},
     **{
         name: ("caller", name)
         for name in ("user_id", "session_id", "session_path", "session_name", "prompt_id", "properties", "key_fingerprint", "user_agent")

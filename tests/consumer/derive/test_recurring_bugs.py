@@ -242,3 +242,32 @@ def test_an_embedding_that_states_nothing_is_counted_as_its_text_alone(make: Any
         envelope = make({"embeddings": [{"values": [0.1]}]}, provider="gemini", operation="embed_content", request=asked)
         usage = derive(envelope, book)["usage"]
         assert (usage["source"], usage["input_tokens"], usage["output_tokens"]) == ("estimated", 2, 0)
+
+
+def test_a_batch_kept_in_part_is_scaled_to_its_bytes_and_marked(make: Any, book: PriceBook) -> None:
+    """Ten results, of which the record holds the first two, and a piece of the third."""
+    line = json.dumps({"custom_id": "x", "response": {"status_code": 200, "body": chat(USAGE)}, "error": None}) + "\n"
+    body = line * 2 + line[:40]
+    whole = round(len(body) * 5)
+    envelope = make(body, operation="files", path="/v1/files/f/content", request=None, truncated=True, body_bytes=whole)
+    envelope["request"]["method"] = "GET"
+    derived = derive(envelope, book)
+    usage = derived["usage"]
+    assert (usage["source"], usage["input_tokens"], usage["output_tokens"]) == ("estimated", 1000, 200)
+    assert usage["method"] == "the sum of the part that is kept; scaled to the whole's bytes"
+    assert derived["parse_error"] is None
+
+
+@pytest.mark.parametrize(("truncated", "source"), [(False, "provider"), (True, "estimated")])
+def test_a_session_is_exact_unless_its_record_is_cut(truncated: bool, source: str, make: Any, book: PriceBook) -> None:
+    """However a session ends, each of its responses stated its own usage."""
+    done = {
+        "type": "response.done",
+        "response": {"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 6, "total_tokens": 11}},
+    }
+    body = json.dumps({"at_ms": 1, "type": "text", "data": json.dumps(done)}) + "\n"
+    facts = {"path": "/v1/realtime?model=gpt-realtime", "end": "client_disconnected", "status": 101, "truncated": truncated}
+    envelope = make(body, operation="other", request=None, **facts)
+    envelope["request"]["method"] = "GET"
+    usage = derive(envelope, book)["usage"]
+    assert (usage["source"], usage["total_tokens"]) == (source, 11)
