@@ -79,7 +79,7 @@ def _fold_response(answer: Answer, choice: Choice, response: Mapping) -> None:
     answer.model = answer.model or short(response.get("model"))
     if isinstance(response.get("usage"), dict):
         _append(answer, "responses", response["usage"])
-    answer.finish(choice, response.get("status"))
+    answer.finish(choice, response.get("status") or "completed")
     if response.get("status") == "failed":
         fail(answer, mapping(response.get("status_details")).get("error"))
 
@@ -104,6 +104,8 @@ def _append(answer: Answer, name: str, usage: Mapping) -> None:
     before = items(mapping(answer.stated).get(name))
     if len(before) < _RESPONSES_MAX:
         before.append(usage)
+    else:
+        answer.remark = f"of the first {_RESPONSES_MAX} responses alone"
     answer.state({name: before})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from consumer.derive import PriceBook, derive
+from consumer.derive.families import realtime
 from consumer.derive.usage import ALL
 
 
@@ -175,6 +176,16 @@ def test_ollama_that_does_not_count_a_cached_prompt_is_estimated(make: Any, book
     usage = derive(make(answer, provider="ollama", operation="ollama", path="/api/chat"), book)["usage"]
     assert usage["source"] == "estimated"
     assert usage["input_tokens"] > 0
+
+
+def test_a_session_with_more_responses_than_are_counted_says_so(make: Any, book: PriceBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realtime, "_RESPONSES_MAX", 2)
+    done = {"type": "response.done", "response": {"usage": {"input_tokens": 5, "output_tokens": 6, "total_tokens": 11}}}
+    body = (json.dumps({"at_ms": 1, "type": "text", "data": json.dumps(done)}) + "\n") * 3
+    envelope = make(body, operation="other", path="/v1/realtime", request=None, status=101)
+    envelope["request"]["method"] = "GET"
+    usage = derive(envelope, book)["usage"]
+    assert (usage["total_tokens"], usage["method"]) == (22, "of the first 2 responses alone")
 
 
 def test_a_batch_of_several_models_has_no_one_price(make: Any, book: PriceBook) -> None:
