@@ -49,7 +49,7 @@ COLUMNS: dict[str, Kind] = {
     "cache_write_1h_tokens": "integer",
     "input_audio_tokens": "integer",
     "input_image_tokens": "integer",
-    "output_tokens": "integer",  # without reasoning and audio
+    "output_tokens": "integer",  # without reasoning, audio and images
     "reasoning_tokens": "integer",
     "output_audio_tokens": "integer",
     "total_tokens": "integer",  # the sum of the leaves
@@ -82,4 +82,8 @@ COLUMNS: dict[str, Kind] = {
     "object": "text",  # key in calls/
     "object_offset": "integer",  # bytes
     "object_length": "integer",
+    # Leaf buckets too; null in an index written before they had columns, and then within the one they are read from.
+    "cache_read_audio_tokens": "integer",  # before: in cache_read_tokens
+    "output_image_tokens": "integer",  # before: in output_tokens
+    "response_id": "text",  # the provider's own: a stored answer, or a batch's, fetched twice has two records
 }

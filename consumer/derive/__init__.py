@@ -1,6 +1,7 @@
 """Derivation: one envelope -> what a record says beyond it. Pure; no content of a body makes `derive` raise.
 
     model             as answered, else as requested; with model_requested, and model_version (OpenAI's system fingerprint)
+    response_id       the provider's own id of the answer
     provider_family   streamed
     params            {name: scalar}: temperature, top_p, seed, max_tokens, reasoning_effort ...
     answer            {text, reasoning, refusal, tool_calls: [{id, name, arguments}], alternatives?}
@@ -61,6 +62,7 @@ def _derived(read: Reading, metered: Metered, cost: Cost) -> dict[str, Any]:
         "model": read.answer.model or read.request.model,
         "model_requested": read.request.model,
         "model_version": read.answer.model_version,
+        "response_id": read.response_id,
         "provider_family": read.family.NAME if read.family else None,
         "streamed": _streamed(read),
         "params": read.request.params,

@@ -41,6 +41,8 @@ class Answer:
     web_searches: int = 0
     file_searches: int = 0
     generated: int = 0  # pieces of generated content so far
+    remark: str | None = None  # what the stated usage leaves out
+    deferred: bool = False  # made in the background: a later request fetches it, and is the first to see what it used
 
     def choice(self, index: int) -> Choice:
         return self.choices.setdefault(index, Choice())

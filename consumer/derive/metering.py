@@ -4,17 +4,17 @@ from dataclasses import dataclass, replace
 
 from consumer.derive import estimate
 from consumer.derive.estimate import Estimate
-from consumer.derive.families import Family, embeddings
+from consumer.derive.families import Family, batches, embeddings, realtime, silence
 from consumer.derive.reading import Reading
 from consumer.derive.untrusted import Malformed
-from consumer.derive.usage import Leaves
+from consumer.derive.usage import ALL, Leaves
 
 
 @dataclass(frozen=True, slots=True)
 class Metered:
     leaves: Leaves | None
     source: str  # provider, estimated, unknown
-    method: str | None = None  # how it was estimated
+    method: str | None = None  # how it was estimated; of a statement, what it leaves out
     reason: str | None = None  # why it is unknown
     error: str | None = None  # the provider's block could not be read
 
@@ -29,23 +29,29 @@ def meter(reading: Reading) -> Metered:
     except Malformed as error:
         return Metered(None, "unknown", reason="the stated usage cannot be read", error=str(error))
     whole = reading.answer.finished or not (reading.response_body.streamed or reading.response_body.cut)
+    if stated is not None and _in_part(reading):
+        return _of_part(stated, 1.0 if family is realtime else _scale(reading))
     if stated is not None and whole:
-        return Metered(stated, "provider")
+        return Metered(stated, "provider", method=reading.answer.remark)
+    if stated is None and (reason := silence(family)):
+        return Metered(None, "unknown", reason=reason)
     return _completed(reading, family, stated)
 
 
 def _not_metered(reading: Reading) -> str | None:
     envelope_request, status = reading.envelope.get("request"), reading.status
     method = envelope_request.get("method") if isinstance(envelope_request, dict) else None
-    if method not in ("POST", None):
+    if method not in ("POST", None) and not reading.answer.deferred and reading.family is not realtime:
         return f"a {method} generates nothing"  # a stored answer fetched again was billed when it was made
-    if status is None or not reading.response_body.data:
+    if status is None or not (reading.response_body.data or reading.answer.stated):
         return "no answer was recorded"
     if status >= 400 and not reading.answer.stated:
         return "error answer"
+    if reading.answer.deferred and not reading.answer.finished:
+        return "made in the background: the request that fetches it whole states its usage"
     embedded = reading.family is embeddings and reading.response_body.cut  # large, and its usage comes last
     if reading.family is None or not (reading.answer.understood or embedded):
-        return "the answer states no usage that is understood"
+        return (reading.family and silence(reading.family)) or "the answer states no usage that is understood"
     return None
 
 
@@ -78,6 +84,18 @@ def _extended(stated: Leaves, made: Estimate) -> Metered:
     more = made.tokens - stated.total_output
     leaves = replace(stated, output_tokens=stated.output_tokens + more)
     return Metered(leaves, "estimated", method=f"input stated; output {made.method}")
+
+
+def _in_part(reading: Reading) -> bool:
+    """Several statements, of which the record holds only the first. A session's end is no cut of it."""
+    if reading.family is realtime:
+        return reading.response.get("truncated") is True
+    return reading.family is batches and reading.response_body.cut
+
+
+def _of_part(stated: Leaves, scale: float) -> Metered:
+    leaves = Leaves(**{name: round(getattr(stated, name) * scale) for name in ALL})
+    return Metered(leaves, "estimated", method="the sum of the part that is kept" + ("; scaled to the whole's bytes" if scale > 1 else ""))
 
 
 def _scale(reading: Reading) -> float:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from consumer.derive import body as bodies
 from consumer.derive import families
 from consumer.derive.answer import Answer
-from consumer.derive.body import Body
-from consumer.derive.families import Family, openai_chat
+from consumer.derive.documents import Body
+from consumer.derive.families import Family, batches, bedrock_invoke, openai_chat, realtime
 from consumer.derive.request import Request
-from consumer.derive.untrusted import Mapping, mapping, text
+from consumer.derive.untrusted import Mapping, mapping, short, text
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Reading:
     request: Request = field(default_factory=Request)
     answer: Answer = field(default_factory=Answer)
     response_body: Body = field(default_factory=Body)
+    response_id: str | None = None  # the provider's name of the answer: whoever fetches it twice finds it twice
     content_end: int | None = None  # bytes of the answer's body up to the end of the first generated content
     error: str | None = None
 
@@ -49,10 +50,14 @@ def read(envelope: Mapping) -> Reading:
     reading.asked = next((each.value for each in asked.documents if isinstance(each.value, dict)), {})
     reading.response_body = answered
     documents = [each.value for each in answered.documents if isinstance(each.value, dict)]
-    reading.family = families.choose(text(reading.target.get("operation")), reading.asked, documents)
+    path = text(request.get("path")) or ""
+    operation = text(reading.target.get("operation"))
+    reading.family = realtime if answered.socket else families.choose(operation, path, reading.asked, documents)
     if reading.family is not None:
-        reading.request = reading.family.ask(reading.asked, text(request.get("path")) or "")
+        reading.request = reading.family.ask(reading.asked, path)
         _fold(reading, reading.family)
+        if reading.family is not batches:  # its lines name requests
+            reading.response_id = next((found for each in documents[:8] if (found := _id(each))), None)
     else:
         _fold_errors(reading, documents)
     reading.error = _error(asked, answered)
@@ -67,6 +72,14 @@ def _fold(reading: Reading, family: Family) -> None:
             if reading.content_end is None and answer.generated:
                 reading.content_end = document.end
     answer.finished = answer.finished or body.done
+    if family is bedrock_invoke:
+        bedrock_invoke.fold_headers(answer, mapping(reading.response.get("headers")))
+
+
+def _id(document: Mapping) -> str | None:
+    """OpenAI, Cohere; Anthropic's and the Responses API's first event; Gemini; Cohere v1."""
+    inner = mapping(document.get("message") or document.get("response"))
+    return short(document.get("id") or inner.get("id") or document.get("responseId") or document.get("response_id"))
 
 
 def _fold_errors(reading: Reading, documents: list[Mapping]) -> None:

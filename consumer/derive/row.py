@@ -6,8 +6,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from clearpane.contract.records import COLUMNS, Kind, Record, Row
-from consumer.derive.untrusted import Mapping, mapping
-from consumer.derive.usage import PARENTS
+from consumer.derive.untrusted import mapping
 
 # Column -> where it stands in a record; a column not named here is found by its own name.
 _PATHS: dict[str, tuple[str, ...]] = {
@@ -22,7 +21,7 @@ _PATHS: dict[str, tuple[str, ...]] = {
         name: ("derived", name)
         for name in ("error_code", "model", "model_requested", "model_version", "streamed", "first_token_ms", "tokens_per_second")
     },
-    "parse_error": ("derived", "parse_error"),
+    **{name: ("derived", name) for name in ("response_id", "parse_error")},
     **{
         name: ("caller", name)
         for name in ("user_id", "session_id", "session_path", "session_name", "prompt_id", "properties", "key_fingerprint", "user_agent")
@@ -54,16 +53,8 @@ def row(record: Record) -> Row:
     for path in _GROUPS:
         groups[path] = mapping(groups[path[:-1]].get(path[-1]))
     found = {name: form(groups[group].get(key)) for name, form, group, key in _PLAN}
-    _add_leaves(found, mapping(mapping(record.get("derived")).get("usage")))
     found["finish_reason"] = _first(mapping(record.get("derived")).get("finish_reasons"))
     return found
-
-
-def _add_leaves(found: Row, usage: Mapping) -> None:
-    """Leaves without a column of their own belong to their parent's: the columns add up to the total."""
-    for leaf, parent in PARENTS.items():
-        if (extra := _integer(usage.get(leaf))) is not None and found[parent] is not None:
-            found[parent] += extra
 
 
 def _first(value: Any) -> str | None:

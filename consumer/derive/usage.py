@@ -1,5 +1,6 @@
 """Usage in leaf buckets: every token in exactly one. A provider's own counts overlap; each family says how."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,7 +20,6 @@ class Leaves:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     output_audio_tokens: int = 0
-    # Priced apart, but no column of their own: the row adds them to their parent's bucket.
     cache_read_audio_tokens: int = 0
     output_image_tokens: int = 0
 
@@ -39,8 +39,6 @@ class Leaves:
 ALL = tuple(field.name for field in fields(Leaves))
 OUTPUT = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
 INPUT = tuple(name for name in ALL if name not in OUTPUT)
-# Leaf -> the column that holds it, where it has none of its own.
-PARENTS = {"cache_read_audio_tokens": "cache_read_tokens", "output_image_tokens": "output_tokens"}
 
 
 def rest(whole: int, *parts: int) -> int:
@@ -50,12 +48,16 @@ def rest(whole: int, *parts: int) -> int:
     return left
 
 
+def total(parts: Iterable[Leaves]) -> Leaves | None:
+    """Of several answers in one record; None when there is none."""
+    found = list(parts)
+    return Leaves(**{name: sum(getattr(part, name) for part in found) for name in ALL}) if found else None
+
+
 def record(leaves: Leaves | None) -> dict[str, Any]:
-    """The leaves as the record shows them; all null when unknown. Leaves without a column appear only when not 0."""
-    if leaves is None:
-        return {**{name: None for name in ALL if name not in PARENTS}, "total_tokens": None}
-    found = {name: getattr(leaves, name) for name in ALL if name not in PARENTS or getattr(leaves, name)}
-    return {**found, "total_tokens": leaves.total}
+    """The leaves as the record shows them; all null when unknown."""
+    found = {name: getattr(leaves, name) if leaves else None for name in ALL}
+    return {**found, "total_tokens": leaves.total if leaves else None}
 
 
 def inclusive(
@@ -64,6 +66,7 @@ def inclusive(
     completion: int | None,
     total: int | None,
     cached: int = 0,
+    cached_audio: int = 0,
     written: int = 0,
     audio_in: int = 0,
     image_in: int = 0,
@@ -76,6 +79,7 @@ def inclusive(
 
     - more cached than prompt tokens: they stand beside the prompt's;
     - as many written to the cache as read from it, and no room for both: OpenRouter names the same tokens twice;
+    - cached, audio and image tokens above the prompt's: images or audio were read from the cache, and count as cached;
     - a total above prompt and completion by just the reasoning tokens (xAI): those stand beside the completion's;
     - a total above prompt and completion, no reasoning stated (Gemini's OpenAI form): the difference is thinking.
 
@@ -85,10 +89,15 @@ def inclusive(
         return None
     completion = completion or 0
     prompt = rest(total, completion) if prompt is None and total is not None else prompt or 0
-    if cached > prompt or (cached == 0 and written > prompt):
-        prompt += cached + written
-    elif cached + written > prompt:
+    read = cached + cached_audio
+    if read > prompt or (read == 0 and written > prompt):
+        prompt += read + written
+    elif read + written > prompt:
         written = 0
+    twice = max(read + written + audio_in + image_in - prompt, 0)
+    image_in, twice = image_in - min(twice, image_in), twice - min(twice, image_in)
+    moved = min(twice, audio_in, cached)
+    audio_in, cached, cached_audio = audio_in - moved, cached - moved, cached_audio + moved
     hidden = (total or 0) - prompt - completion
     if hidden > 0 and reasoning in (0, hidden):
         completion += hidden
@@ -96,8 +105,9 @@ def inclusive(
     elif reasoning > completion:
         completion += reasoning
     return Leaves(
-        input_tokens=rest(prompt, cached, written, audio_in, image_in),
+        input_tokens=rest(prompt, cached, cached_audio, written, audio_in, image_in),
         cache_read_tokens=cached,
+        cache_read_audio_tokens=cached_audio,
         cache_write_5m_tokens=written,
         input_audio_tokens=audio_in,
         input_image_tokens=image_in,

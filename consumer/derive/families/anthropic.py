@@ -6,9 +6,9 @@ Cache reads and writes stand beside `input_tokens`; thinking is inside `output_t
 from typing import Any
 
 from consumer.derive.answer import Answer, Choice
-from consumer.derive.request import Prompt, Request, Turn, kind, params
+from consumer.derive.request import Prompt, Request, Turn, kind, params, path_part
 from consumer.derive.untrusted import Mapping, count, dumps, mapping, mappings, short, text
-from consumer.derive.usage import Leaves, rest
+from consumer.derive.usage import Leaves, rest, total
 
 NAME = "anthropic"
 
@@ -16,7 +16,7 @@ NAME = "anthropic"
 def ask(body: Mapping, path: str) -> Request:
     thinking = mapping(body.get("thinking"))
     return Request(
-        model=short(body.get("model")),
+        model=short(body.get("model")) or path_part(path, "/models/"),  # Vertex names it in the path
         params=params(
             body,
             tool_choice=kind(body.get("tool_choice")),
@@ -81,6 +81,13 @@ def _fold_delta(answer: Answer, choice: Choice, at: Any, delta: Mapping) -> None
 
 
 def leaves(stated: Mapping) -> Leaves | None:
+    """A conversation that the API compacted was read once more before: that stands only in `iterations`."""
+    compacted = [each for each in mappings(stated.get("iterations")) if each.get("type") == "compaction"]
+    found = _leaves(stated)
+    return found and total([found, *(more for each in compacted if (more := _leaves(each)))])
+
+
+def _leaves(stated: Mapping) -> Leaves | None:
     given, made = count(stated, "input_tokens"), count(stated, "output_tokens")
     if given is None and made is None:
         return None

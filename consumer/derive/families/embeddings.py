@@ -18,7 +18,7 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
         fail(answer, document["error"])
     answer.model = short(document.get("model")) or answer.model
     answer.state(document.get("usage"))
-    if isinstance(document.get("data"), list):
+    if isinstance(document.get("data"), list) or answer.stated:  # a record may hold the counts without the vectors
         answer.understood = answer.finished = True
 
 

@@ -124,11 +124,23 @@ def _apart(parts: dict[str, int], cached: dict[str, int], modality: str) -> int:
 
 
 def prompt(body: Mapping) -> Prompt:
+    if "contents" not in body:
+        return _embedded(body)
     found = Prompt([], tools=[f for tool in mappings(body.get("tools")) for f in mappings(tool.get("functionDeclarations"))])
     system = body.get("systemInstruction") or body.get("system_instruction")
     for content in [*([system] if isinstance(system, dict) else []), *mappings(body.get("contents"))]:
         found.turns.append(_turn(found, content))
     found.uncounted = found.uncounted or "cachedContent" in body
+    return found
+
+
+def _embedded(body: Mapping) -> Prompt:
+    """embedContent, or batchEmbedContents."""
+    found = Prompt([], chat=False)
+    for each in [body, *mappings(body.get("requests"))]:
+        if isinstance(each.get("content"), dict):
+            found.turns.append(_turn(found, each["content"]))
+    found.uncounted = found.uncounted or not found.turns
     return found
 
 

@@ -97,6 +97,8 @@ def _fold_function(answer: Answer, tool: ToolCall, function: Mapping) -> None:
 
 
 def leaves(stated: Mapping) -> Leaves | None:
+    if "citation_tokens" in stated:
+        return _perplexity(stated)
     prompt, completion = mapping(stated.get("prompt_tokens_details")), mapping(stated.get("completion_tokens_details"))
     return inclusive(
         prompt=count(stated, "prompt_tokens"),
@@ -109,6 +111,15 @@ def leaves(stated: Mapping) -> Leaves | None:
         reasoning=count(completion, "reasoning_tokens") or count(stated, "reasoning_tokens") or 0,
         audio_out=count(completion, "audio_tokens") or 0,
         image_out=count(completion, "image_tokens") or 0,
+    )
+
+
+def _perplexity(stated: Mapping) -> Leaves:
+    """Deep research: what it read to cite and what it reasoned stand beside the prompt and the completion, outside the total."""
+    return Leaves(
+        input_tokens=(count(stated, "prompt_tokens") or 0) + (count(stated, "citation_tokens") or 0),
+        output_tokens=count(stated, "completion_tokens") or 0,
+        reasoning_tokens=count(stated, "reasoning_tokens") or 0,
     )
 
 

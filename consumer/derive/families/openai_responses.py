@@ -37,7 +37,7 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
         _fold_response(answer, document["response"], over=form in _OVER)
     elif isinstance(form, str) and form.startswith("response."):
         answer.understood = True
-        _fold_event(answer, answer.choice(0), form, document)
+        fold_event(answer, answer.choice(0), form, document)
     elif form == "error":
         fail(answer, document.get("error") or document)
     elif document.get("error") is not None:
@@ -48,6 +48,7 @@ def _fold_response(answer: Answer, response: Mapping, *, over: bool) -> None:
     answer.understood = True
     answer.model = short(response.get("model")) or answer.model
     answer.service_tier = short(response.get("service_tier")) or answer.service_tier
+    answer.deferred = answer.deferred or response.get("background") is True
     answer.state(response.get("usage"))
     if response.get("error") is not None:
         fail(answer, response["error"])
@@ -82,7 +83,7 @@ def _fold_item(answer: Answer, choice: Choice, item: Mapping) -> None:
         answer.add(tool.arguments, item.get("arguments", item.get("input")))
 
 
-def _fold_event(answer: Answer, choice: Choice, form: str, document: Mapping) -> None:
+def fold_event(answer: Answer, choice: Choice, form: str, document: Mapping) -> None:
     piece = document.get("delta")
     if form == "response.output_text.delta":
         answer.add(choice.text, piece)
@@ -119,7 +120,7 @@ def leaves(stated: Mapping) -> Leaves | None:
         prompt=count(stated, "input_tokens"),
         completion=count(stated, "output_tokens"),
         total=count(stated, "total_tokens"),
-        cached=count(given, "cached_tokens") or 0,
+        cached=count(given, "cached_tokens") or count(given, "cache_read_input_tokens") or 0,  # Perplexity says the latter
         written=count(given, "cache_write_tokens") or 0,
         audio_in=count(given, "audio_tokens") or 0,
         image_in=count(given, "image_tokens") or 0,

@@ -1,6 +1,9 @@
 """Envelopes made around one request and one answer, and the price book, loaded once."""
 
+import base64
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +24,64 @@ def book() -> PriceBook:
 def make() -> Make:
     """`answer` and `request` are JSON values, texts as they stand on the wire, or None."""
     return _envelope
+
+
+@pytest.fixture(scope="session")
+def frame() -> Callable[..., bytes]:
+    """One message of an AWS event stream: `frame("chunk", b"...")`; `frame(None, payload, headers={...})` for other headers."""
+    return _frame
+
+
+@pytest.fixture(scope="session")
+def wire_of() -> Callable[[dict[str, Any]], bytes]:
+    """The bytes of a golden's answer."""
+    return _wire
+
+
+@pytest.fixture(scope="session")
+def envelope_of() -> Make:
+    """The envelope of a golden: `tests/contract/<provider>/`."""
+    return _golden
+
+
+def _frame(event: str | None, payload: bytes, headers: dict[str, str] | None = None) -> bytes:
+    texts = headers or {":event-type": event or "", ":content-type": "application/json", ":message-type": "event"}
+    head = b"".join(struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", 7, len(v)) + v.encode() for name, v in texts.items())
+    prelude = struct.pack("!II", 16 + len(head) + len(payload), len(head))
+    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + head + payload
+    return message + struct.pack("!I", zlib.crc32(message))
+
+
+def _wire(golden: dict[str, Any]) -> bytes:
+    if "messages" in golden:
+        return b"".join(_message(each) for each in golden["messages"])
+    if "events" in golden:
+        events = "".join(
+            (f"event: {each['type']}\n" if "named" in golden else "") + f"data: {json.dumps(each)}\n\n" for each in golden["events"]
+        )
+        return (events + ("data: [DONE]\n\n" if "done" in golden else "")).encode()
+    if "lines" in golden:
+        return "".join(json.dumps(each) + "\n" for each in golden["lines"]).encode()
+    if "array" in golden:
+        return ("[" + ",\r\n".join(json.dumps(each) for each in golden["array"]) + "]").encode()
+    return (golden["body"] if "body" in golden else json.dumps(golden["answer"])).encode()
+
+
+def _message(each: dict[str, Any]) -> bytes:
+    if "chunk" in each:
+        inner = base64.b64encode(json.dumps(each["chunk"]).encode()).decode()
+        return _frame("chunk", json.dumps({"bytes": inner, "p": "abcdef"}).encode())
+    return _frame(each["event"], json.dumps(each["payload"]).encode())
+
+
+def _golden(golden: dict[str, Any], **more: Any) -> dict[str, Any]:
+    data = _wire(golden)
+    facts = {name: golden[name] for name in ("provider", "operation", "path", "request")}
+    found = _envelope(None, status=golden.get("status", 200), **facts, **more)
+    found["request"]["method"] = golden.get("method", "POST")
+    body, encoding = (base64.b64encode(data).decode(), "base64") if "messages" in golden else (data.decode(), "utf-8")
+    found["response"] |= {"headers": golden.get("headers", {}), "body": body, "body_encoding": encoding, "body_bytes": len(data)}
+    return found
 
 
 def _text(value: Any) -> str | None:
