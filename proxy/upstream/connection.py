@@ -2,7 +2,7 @@
 
 import asyncio
 import select
-from typing import Protocol
+from typing import Protocol, cast
 
 from proxy.upstream.faults import Broken, Malformed, UpstreamFault
 from proxy.upstream.parser import Event, Parser
@@ -104,8 +104,7 @@ class Connection(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's transports inherit from nothing
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,8 +16,15 @@ from aiohttp import web
 from clearpane.settings import Settings
 from proxy.server import ProxyServer
 from proxy.worker import build
+from tests.e2e.wire import Origin
 
 WAIT_S = 10.0
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """`--loop uvloop` runs every test of this folder, worker and upstream and client, on uvloop."""
+    name = config.getoption("loop")
+    return {name: importlib.import_module(name).new_event_loop}
 
 
 class MemorySpool:
@@ -166,3 +174,19 @@ async def start_proxy(upstream: Upstream) -> AsyncIterator[Callable[..., Awaitab
 @pytest.fixture
 async def proxy(start_proxy: Callable[..., Awaitable[Proxy]]) -> Proxy:
     return await start_proxy()
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """An upstream that reads whole requests and answers `OK` until told otherwise."""
+    found = Origin()
+    server = await found.start()
+    yield found
+    server.close()
+    await found.stop()
+
+
+@pytest.fixture
+async def through(start_proxy: Callable[..., Awaitable[Proxy]], origin: Origin) -> Proxy:
+    """A proxy before `origin`."""
+    return await start_proxy(default_upstream=f"http://127.0.0.1:{origin.port}")
