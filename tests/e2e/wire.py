@@ -192,9 +192,20 @@ async def _read_chunks(wire: Wire, message: Message) -> None:
     message.body += b"\r\n"
 
 
+_clients: set[Wire] = set()
+
+
 async def connect(port: int) -> Wire:
     _, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", port)
+    _clients.add(wire)
     return wire
+
+
+async def hang_up() -> None:
+    """Ends whatever a test has left open, when it failed for instance."""
+    while _clients:
+        _clients.pop().transport.abort()
+    await asyncio.sleep(0)
 
 
 async def exchange(port: int, *pieces: bytes, method: bytes = b"GET") -> list[Message]:
@@ -239,7 +250,7 @@ class Origin:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for wire in self.wires:
             wire.transport.abort()
-        await asyncio.sleep(0)
+        await hang_up()
 
     def _opened(self, wire: Wire) -> None:
         self.wires.append(wire)
