@@ -177,19 +177,21 @@ async def _read_body(wire: Wire, message: Message, method: bytes) -> None:
 
 
 async def _read_chunks(wire: Wire, message: Message) -> None:
-    while True:
-        line = await wire.until(b"\r\n")
-        message.body += line
-        size = int(line.split(b";")[0], 16)
-        if not size:
-            break
-        chunk = await wire.exactly(size + 2)
-        message.body += chunk
-        message.payload += chunk[:-2]
-    while (line := await wire.until(b"\r\n")) != b"\r\n":
-        message.body += line
-        message.trailers.append(line.removesuffix(b"\r\n"))
-    message.body += b"\r\n"
+    raw, payload = [], []
+    try:
+        while True:
+            raw.append(line := await wire.until(b"\r\n"))
+            size = int(line.split(b";")[0], 16)
+            if not size:
+                break
+            raw.append(chunk := await wire.exactly(size + 2))
+            payload.append(chunk[:-2])
+        while line != b"\r\n":
+            raw.append(line := await wire.until(b"\r\n"))
+            message.trailers.append(line.removesuffix(b"\r\n"))
+        message.trailers.pop()
+    finally:
+        message.body, message.payload = b"".join(raw), b"".join(payload)
 
 
 _clients: set[Wire] = set()
@@ -247,10 +249,13 @@ class Origin:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         for wire in self.wires:
             wire.transport.abort()
         await hang_up()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     def _opened(self, wire: Wire) -> None:
         self.wires.append(wire)
@@ -259,7 +264,9 @@ class Origin:
     async def _serve(self, wire: Wire) -> None:
         try:
             await self.serve(wire)
-        except (Ended, ConnectionError):
+        except Ended:
+            pass
+        finally:
             wire.close()
 
     async def serve_calls(self, wire: Wire) -> None:
