@@ -2,14 +2,13 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Proxy
-from tests.e2e.system import Process, free_port
-from tests.e2e.wire import OK, Answer, Origin, Wire, connect, exchange, hang_up, read_answer, read_request
+from tests.e2e.conftest import Proxy, Worker
+from tests.e2e.wire import OK, Answer, Origin, Wire, connect, exchange, read_answer, read_request
 
 Start = Callable[..., Awaitable[Proxy]]
 
@@ -19,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 # A storm: more of them than anybody sends.
 CHUNKS = 50_000
 IDLE_SHORT, IDLE_FULL = 1_000, 10_000
-# Of a worker's memory; measured at about 17 KB.
-IDLE_CONNECTION_BYTES_MAX = 40_000
+# Of a worker's memory; measured at 6 KB.
+IDLE_CONNECTION_BYTES_MAX = 20_000
 
 
 @pytest.fixture
@@ -224,42 +223,23 @@ async def test_a_storm_of_chunks_is_carried_and_others_are_served_in_it(start: S
     assert (answer.whole, answer.body) == (True, half + half + b"0\r\n\r\n")
 
 
-@pytest.fixture
-async def worker(tmp_path: Path) -> AsyncIterator[Process]:
-    port = free_port()
-    process = Process(
-        tmp_path, "proxy", "clearpane.cli", "proxy", "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", "--spool-only",
-        "--data", str(tmp_path / "data"), "--default-upstream", "http://127.0.0.1:9",
-    )  # fmt: skip
-    process.port = port  # type: ignore[attr-defined]
-    yield await process.ready()
-    await hang_up()
-    process.stop()
-
-
 @pytest.mark.timeout(120)
-async def test_idle_connections_cost_little_and_nobody_waits_for_them(worker: Process, pytestconfig: pytest.Config) -> None:
+async def test_idle_connections_cost_little_and_nobody_waits_for_them(worker: Worker, pytestconfig: pytest.Config) -> None:
     """1,000, or 10,000 with --full, as far as this process may open files: a real worker, its memory, its answers."""
-    port: int = worker.port  # type: ignore[attr-defined]
-    (pid,) = worker.children("proxy.worker")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     count = min(IDLE_FULL if pytestconfig.getoption("full") else IDLE_SHORT, limit - 200)
-    before = resident_bytes(pid)
+    before = worker.resident_bytes()
     idle = []
     for _ in range(0, count, 50):
-        idle += await asyncio.gather(*(connect(port) for _ in range(50)))
-    assert await status(port, b"GET /healthz HTTP/1.1\r\nHost: p\r\n\r\n") == b"200"
+        idle += await asyncio.gather(*(connect(worker.port) for _ in range(50)))
+    assert await status(worker.port, b"GET /healthz HTTP/1.1\r\nHost: p\r\n\r\n") == b"200"
     for wire in idle[:: max(count // 100, 1)]:  # each of them is as good as new
         await wire.write(b"GET /healthz HTTP/1.1\r\nHost: p\r\n\r\n")
         assert (await read_answer(wire))[-1].first[9:12] == b"200"
-    grown = resident_bytes(pid) - before
+    grown = worker.resident_bytes() - before
     assert grown < count * IDLE_CONNECTION_BYTES_MAX
     assert all(wire.end is None for wire in idle)
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_every_bound_is_described() -> None:
