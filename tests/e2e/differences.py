@@ -35,7 +35,7 @@ def at_upstream(sent: Message, host: bytes) -> Message:
         lines.append(b"Transfer-Encoding: chunked")
     elif lengths := sent.values(b"content-length"):
         lines.append(b"Content-Length: %d" % int(lengths[0]))
-    return Message(b" ".join((method, target, b"HTTP/1.1")), lines, payload=sent.payload, whole=sent.whole)  # 5: chunks and trailers
+    return Message(b" ".join((method, target, b"HTTP/1.1")), lines, payload=sent.payload, whole=sent.whole)  # 5, 9
 
 
 def as_seen(received: Message) -> Message:
@@ -46,18 +46,19 @@ def as_seen(received: Message) -> Message:
 
 def at_client(sent: list[Message], *, http10: bool = False) -> list[Message]:
     """The answers that arrive when an upstream has sent these."""
+    # 4, 9
     return [_answer(message) for message in sent if not (http10 or message.first[9:12] == b"100") or message.first[9:10] != b"1"]
 
 
 def _answer(sent: Message) -> Message:
     status, _, reason = sent.first[9:].partition(b" ")
     named = _named(sent)
-    lines = [_spelt(line) for line in sent.lines if line.partition(b":")[0].lower() not in HOP_BY_HOP | named]  # 2, 6
-    return Message(b"HTTP/1.1 %b %b" % (status, reason), lines, sent.body, sent.payload, sent.trailers, sent.whole)
+    lines = [_spelt(line) for line in sent.lines if line.partition(b":")[0].lower() not in HOP_BY_HOP | named]  # 6, 8
+    return Message(b"HTTP/1.1 %b %b" % (status, reason), lines, sent.body, sent.payload, sent.trailers, sent.whole)  # 9
 
 
 def without_ours(received: list[Message]) -> list[Message]:
-    """Received answers without what the proxy adds to the final one (7); `Connection: close` is of its own hop (2)."""
+    """Received answers without what the proxy adds to the final one (7); `Connection: close` is of its own hop (8)."""
     final = received[-1]
     added = [line for line in final.lines if OURS.fullmatch(line)]
     assert [line.partition(b":")[0] for line in added][:2] == [b"Clearpane-Id", b"Server-Timing"]

@@ -85,6 +85,11 @@ class Wire(asyncio.Protocol):
             await self._more()
         return self.take(at + len(mark))
 
+    async def sees(self, mark: bytes) -> None:
+        """Waits until this has come, and leaves it. Raises Ended."""
+        while mark not in self.buffer:
+            await self._more()
+
     async def rest(self) -> bytes:
         while self.end is None:
             await self._changed_once()
