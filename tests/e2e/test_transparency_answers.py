@@ -31,7 +31,7 @@ BODIES = {
 }
 ENCODINGS = {
     "identity": lambda body: body,
-    "gzip": gzip.compress,
+    "gzip": lambda body: gzip.compress(body, mtime=0),
     "br": brotli.compress,
     "zstd": zstd.compress,
     "x-unknown": lambda body: body[::-1],
