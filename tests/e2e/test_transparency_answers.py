@@ -49,7 +49,7 @@ HEADERS = {
     "like ours": [b"Server: up", b"Date: Sat, 21 Nov 2026 00:00:00 GMT", b"Server-Timing: up;dur=1", b"Via: 1.1 up", b"Age: 1"],
 }
 DIMENSIONS = {
-    "framing": ["length", "chunked", "extensions", "trailers", "close", "none"],
+    "framing": ["length", "chunked", "extensions", "trailers", "close", "none", "none, chunked"],
     "encoding": list(ENCODINGS),
     "status": [
         "200 OK", "201 Created", "206 Partial Content", "302 Found", "404 ", "429 Slow Down, Please", "500 Oh", "529", "204 No", "304 Not",
@@ -71,7 +71,9 @@ BEFORE = {
 
 def fits(case: Case) -> bool:
     bodiless = case["status"][:3] in {"204", "304"} or case["method"] == "HEAD"
-    if bodiless != (case["framing"] == "none"):
+    if bodiless != (case["framing"] in {"none", "none, chunked"}):
+        return False
+    if case["framing"] == "none, chunked" and case["method"] != "HEAD":
         return False
     if case["version"] == "HTTP/1.0" and (case["framing"] not in {"length", "close"} or case["before"] != "nothing"):
         return False
@@ -86,6 +88,8 @@ def framed(case: Case) -> tuple[list[bytes], list[bytes]]:
     framing = case["framing"]
     if framing == "none":
         return ([b"Content-Length: 99"] if case["status"][:3] == "304" or case["method"] == "HEAD" else []), []
+    if framing == "none, chunked":
+        return [b"Transfer-Encoding: chunked"], []
     if framing == "close":
         return [], pieces
     if framing == "length":

@@ -107,6 +107,8 @@ MALFORMED_CHUNKS = {
     "size in hexadecimal": b"2\r\nok\r\n0x2\r\nno\r\n0\r\n\r\n",
     "too long": b"2\r\nok\r\n2\r\nnope\r\n0\r\n\r\n",
     "bare LF": b"2\r\nok\r\n2\nno\r\n0\r\n\r\n",
+    "bare LF behind a chunk": b"2\r\nok\r\n2\r\nno\n0\r\n\r\n",
+    "bare LF at the end": b"2\r\nok\r\n0\r\n\n",
     "LF in an extension": b"2\r\nok\r\n2;a\nb\r\nno\r\n0\r\n\r\n",
     "trailer": b"2\r\nok\r\n0\r\nno trailer\r\n\r\n",
 }
