@@ -76,6 +76,7 @@ class Settings:
     capture_bytes_max: int = _setting(8 << 20, forms.size(0), "bytes of a body kept per side; the rest is counted and hashed only")
     capture_memory_bytes_max: int = _setting(256 << 20, forms.size(1 << 20), "captured bytes held by all open calls of a worker")
     request_bytes_max: int = _setting(4 << 30, forms.size(1 << 10), "largest request body that is forwarded")
+    head_bytes_max: int = _setting(256 << 10, forms.size(4 << 10), "largest head of a request")
     header_bytes_max: int = _setting(64 << 10, forms.size(1 << 10), "largest header line, both sides")
     headers_max: int = _setting(256, forms.integer(16, 10_000), "most header lines, both sides")
     connections_max: int = _setting(10_000, forms.integer(1, 1_000_000), "open client connections of a worker; above it 503")
@@ -83,6 +84,9 @@ class Settings:
     read_timeout_s: float = _setting(600.0, forms.number(1, 86_400), "longest silence of an upstream, before and in an answer")
     write_timeout_s: float = _setting(300.0, forms.number(1, 86_400), "longest time a client may take no byte of its answer")
     request_timeout_s: float = _setting(60.0, forms.number(1, 86_400), "longest silence of a client in its request body")
+    request_bytes_per_s_min: int = _setting(
+        100, forms.integer(0, 1_000_000), "least speed of a request body that takes longer than request_timeout_s"
+    )
     head_timeout_s: float = _setting(30.0, forms.number(1, 3600), "longest time for the head of a request to arrive")
     keepalive_timeout_s: float = _setting(75.0, forms.number(1, 3600), "idle time after which a client's connection is closed")
     upstream_idle_s: float = _setting(10.0, forms.number(0, 600), "idle time after which a pooled upstream connection is closed")

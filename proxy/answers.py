@@ -13,6 +13,7 @@ _STATUS_TYPES = {
     404: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
+    431: "request_too_large",
     500: "api_error",
     501: "api_error",
     502: "api_error",

@@ -12,9 +12,9 @@ import struct
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from clearpane.contract.controls import ID_HEADER
 from clearpane.contract.identifiers import new_request_id
@@ -36,7 +36,8 @@ WHOLE_BYTES_MAX = 64 << 10
 WHOLE_WAIT_S = 0.05
 # A head that comes in more pieces is left to aiohttp's parser, which reads each byte once.
 HEAD_READS_MAX = 8
-_UNREADABLE = "the request is not HTTP/1.1 that can be read in one way only (RFC 9112), or its head is too large"
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+_UNREADABLE = "the request is not HTTP/1.1 that can be read in one way only (RFC 9112)"
 _HEALTH = (b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz")
 
 
@@ -80,6 +81,7 @@ class Owner(Protocol):
     """Who serves the connections: the server."""
 
     drain_s: float
+    head_bytes_max: int
     plans: Plans
 
     def opened(self, connection: "ClientConnection") -> None: ...
@@ -99,13 +101,14 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body_wait",
+        "_head_bytes",
         "_held",
         "_left_to_aiohttp",
         "_new",
         "_owner",
-        "_reading",
         "_reads",
         "_rest",
+        "_tail",
         "idle_since_s",
         "last_progress_s",
         "relay",
@@ -122,11 +125,12 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self.last_progress_s = 0.0
         self.idle_since_s = 0.0  # since then there was no call, or a part of a request has been here
         self._held = b""
+        self._head_bytes = 0  # that aiohttp's parser has had since the last call
         self._rest = 0
+        self._tail = b""  # of what aiohttp's parser has had
         self._reads = 0  # with the head still not all here
         self._body_wait: asyncio.TimerHandle | None = None
         self._left_to_aiohttp = False
-        self._reading = True
         self._new = True
 
     # proxy.relay.Client
@@ -171,11 +175,20 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     @property
     def begun(self) -> bool:
         """A part of a request has come, and no call yet."""
-        return bool(self._held)
+        return bool(self._held) or (self._left_to_aiohttp and self._head_bytes > 0)
+
+    @property
+    def ends_without_trailers(self) -> bool:
+        """Whether the last bytes were the end of a chunked request, and a line of its own said so. Told by the bytes alone."""
+        request = self._current_request
+        return self._tail == _LAST_CHUNK and not self._messages and (request is None or request.content.is_eof())
 
     def close_idle(self) -> None:
         if self.transport is not None:
             self.transport.close()
+
+    def refuse_large_head(self) -> None:
+        self.refuse(431, "request_header", "the head of the request is over header_bytes_max, headers_max or head_bytes_max")
 
     def refuse(self, status: int, reason: str, text: str) -> None:
         """Of a request that is no HTTP, or never came: there is no call to record, only an answer and a count."""
@@ -227,7 +240,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._left_to_aiohttp:
-            super().data_received(data)
+            self._to_aiohttp(data)
         elif self._rest:
             self._pass(data, self._rest)
         elif self.relay is None and self._waiter is not None:
@@ -279,7 +292,9 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def _await_head(self, data: bytes) -> None:
         """aiohttp's parser has the bounds of a head, and the words for what is wrong with one."""
         self._reads += 1
-        if self._reads > HEAD_READS_MAX or len(data) > self.max_field_size or not may_be_head(data):
+        if len(data) > self._owner.head_bytes_max:
+            self.refuse_large_head()
+        elif self._reads > HEAD_READS_MAX or len(data) > self.max_field_size or not may_be_head(data):
             self._leave(data)
         else:
             self._hold(data)
@@ -299,6 +314,9 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         assert self._parser is not None
         try:
             messages, upgraded, tail = self._parser.feed_data(data)
+        except LineTooLong:
+            self.refuse_large_head()
+            return None
         except HttpProcessingError:
             messages, upgraded, tail = [], False, b""
         if len(messages) != 1 or upgraded or tail or not messages[0][1].is_eof():
@@ -319,17 +337,32 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def _leave(self, data: bytes) -> None:
         self._left_to_aiohttp, self._held = True, b""
+        self._to_aiohttp(data)
+
+    def _to_aiohttp(self, data: bytes) -> None:
+        """Its parser bounds the lines of a head, not all of it; and it tells of a broken body only behind the call."""
+        if self.relay is not None or b"\r\n\r\n" in data:
+            self._head_bytes = 0
+        else:
+            self.idle_since_s = self.idle_since_s if self._head_bytes else self._loop.time()
+            self._head_bytes += len(data)
+        if self._head_bytes > self._owner.head_bytes_max and self._current_request is None:
+            self.refuse_large_head()
+            return
+        self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
         super().data_received(data)
+        request = self._current_request
+        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo) and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("the body's framing is broken"))
 
     def _hold(self, data: bytes) -> None:
         """Requests behind the one in flight wait in the socket when they are many."""
         if not self._held:
             self.idle_since_s = self._loop.time()
         self._held = data
-        full = self.whole and len(data) > WHOLE_BYTES_MAX
-        if full == self._reading and self.transport is not None:
-            self._reading = not full
-            (self.transport.pause_reading if full else self.transport.resume_reading)()
+        full = len(data) > max(WHOLE_BYTES_MAX, self.max_field_size)  # more than one request can be
+        if full != self._buffer_paused:
+            (self._pause_reading_for_buffer if full else self._resume_reading_for_buffer)()
 
     # aiohttp
 
@@ -340,7 +373,10 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def handle_error(
         self, request: "BaseRequest", status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        self.refuse(400, "request_malformed", _UNREADABLE)
+        if isinstance(exc, LineTooLong):
+            self.refuse_large_head()
+        else:
+            self.refuse(400, "request_malformed", _UNREADABLE)
         return Relayed(keep_alive=False).as_response()
 
 

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWEEP_EVERY_S = 1.0
+# Behind a refusal the rest of the body is read for so long, so that the client reads the refusal before a reset.
+_LINGER_S = 1.0
 _HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
 
@@ -39,12 +41,14 @@ class Limits:
     """Bounds of the client's side; the names are those of the settings."""
 
     request_bytes_max: int
+    head_bytes_max: int
     header_bytes_max: int
     headers_max: int
     connections_max: int
     head_timeout_s: float
     keepalive_timeout_s: float
     request_timeout_s: float
+    request_bytes_per_s_min: int
     write_timeout_s: float
     drain_s: float
 
@@ -53,7 +57,7 @@ class ProxyServer:
     """Serves calls until it is drained. One per worker."""
 
     def __init__(self, plans: Plans, pool: Pool, recording: Recording, limits: Limits) -> None:
-        self.drain_s = limits.drain_s
+        self.drain_s, self.head_bytes_max = limits.drain_s, limits.head_bytes_max
         self.plans = plans
         self.draining = False
         self._pool, self._recording, self._limits = pool, recording, limits
@@ -69,6 +73,7 @@ class ProxyServer:
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=0,
+            lingering_time=_LINGER_S,
             max_line_size=limits.header_bytes_max,
             max_field_size=limits.header_bytes_max,
             max_headers=limits.headers_max,
@@ -172,7 +177,9 @@ class ProxyServer:
         finally:
             client.relay = None
             client.idle_since_s = asyncio.get_running_loop().time()
-        return Relayed(keep_alive=not relay.close and not self.draining).as_response()
+        # aiohttp's parser would put the trailers of a chunked request before the next request's headers.
+        close = relay.close or self.draining or (plan.chunked and not client.ends_without_trailers)
+        return Relayed(keep_alive=not close).as_response()
 
     async def _forward(self, request: BaseRequest, client: ClientConnection, relay: Relay) -> None:
         plan = relay.call.plan
@@ -185,6 +192,7 @@ class ProxyServer:
         if relay.over:  # the client left while we were connecting
             upstream.close()
         elif body is not None:
+            relay.close = relay.close or (plan.chunked and not client.ends_without_trailers)
             self._send(relay, upstream, head + (_chunked(body) if plan.chunked else body))
             await relay.wait()
         else:
@@ -204,12 +212,16 @@ class ProxyServer:
 
     async def _upload(self, request: BaseRequest, relay: Relay, upstream: Connection) -> None:
         """Sends the body on as it comes. Its own failures end the call; an answer that comes early is let through."""
-        chunked = relay.call.plan.chunked
+        call = relay.call
+        chunked, length = call.plan.chunked, call.plan.length
         try:
             while piece := await asyncio.wait_for(request.content.readany(), self._limits.request_timeout_s):
-                relay.call.request.add(piece)
-                self._check_size(relay.call.request.seen)
+                call.request.add(piece)
+                self._check_size(call.request.seen)
+                self._check_rate(call)
                 upstream.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                if call.request.seen == length:
+                    upstream.request_sent()
                 await upstream.drain()
         except TimeoutError:
             self._stop_upload(relay, upstream, 408, "request_timeout", f"the client sent nothing for {self._limits.request_timeout_s:g} s")
@@ -245,16 +257,26 @@ class ProxyServer:
     def _check(self, plan: Plan, length: int | None) -> None:
         if plan.refusal is not None:
             raise plan.refusal
-        if len(self._connections) > self._limits.connections_max:
+        if self._too_many:
             raise BadRequest(
                 503, "too_many_connections", f"more than {self._limits.connections_max} connections (connections_max); try again"
             )
         if length is not None:
             self._check_size(length)
 
+    @property
+    def _too_many(self) -> bool:
+        return len(self._connections) > self._limits.connections_max
+
     def _check_size(self, body_bytes: int) -> None:
         if body_bytes > (most := self._limits.request_bytes_max):
             raise BadRequest(413, "request_too_large", f"the request's body is over {most} bytes (request_bytes_max)")
+
+    def _check_rate(self, call: Call) -> None:
+        """Not before `request_timeout_s`: a slow beginning is no drip."""
+        elapsed_s, least = call.now_ms() / 1000, self._limits.request_bytes_per_s_min
+        if elapsed_s > self._limits.request_timeout_s and call.request.seen < least * elapsed_s:
+            raise BadRequest(408, "request_timeout", f"the request's body came with less than {least} bytes/s (request_bytes_per_s_min)")
 
     def _head(self, call: Call, plan: Plan, length: int | None) -> bytes:
         framing = _CHUNKED if plan.chunked else b"" if length is None else b"Content-Length: %d\r\n" % length
@@ -314,7 +336,7 @@ class ProxyServer:
             connection.refuse(
                 408, "request_timeout", f"the head of the request took longer than {limits.head_timeout_s:g} s (head_timeout_s)"
             )
-        elif relay is None and idle_s > limits.keepalive_timeout_s:
+        elif relay is None and (idle_s > limits.keepalive_timeout_s or (idle_s > _SWEEP_EVERY_S and self._too_many)):
             connection.close_idle()
         elif relay is not None and connection.stuck and now_s - connection.last_progress_s > limits.write_timeout_s:
             text = f"the client took no byte of its answer for {limits.write_timeout_s:g} s (write_timeout_s)"

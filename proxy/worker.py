@@ -102,12 +102,14 @@ def build(settings: Settings, recorder: Recorder, pepper: str) -> ProxyServer:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         request_bytes_max=settings.request_bytes_max,
+        head_bytes_max=settings.head_bytes_max,
         header_bytes_max=settings.header_bytes_max,
         headers_max=settings.headers_max,
         connections_max=settings.connections_max,
         head_timeout_s=settings.head_timeout_s,
         keepalive_timeout_s=settings.keepalive_timeout_s,
         request_timeout_s=settings.request_timeout_s,
+        request_bytes_per_s_min=settings.request_bytes_per_s_min,
         write_timeout_s=settings.write_timeout_s,
         drain_s=settings.drain_s if settings.client_gone == "drain" else 0.0,
     )

@@ -36,6 +36,7 @@ hypothesis.settings.load_profile("clearpane")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="faults in their full number: ten kills where the short form has three")
+    parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop that the tests in tests/e2e run on")
 
 
 def pytest_configure(config: pytest.Config) -> None:

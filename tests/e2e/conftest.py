@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
+import importlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,8 +20,16 @@ from proxy.recorder.facts import facts_of
 from proxy.recorder.note import Kind, Note, Notes, encode
 from proxy.server import ProxyServer
 from proxy.worker import build
+from tests.e2e.system import Process, free_port
+from tests.e2e.wire import Origin, hang_up
 
 WAIT_S = 10.0
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """`--loop uvloop` runs every test of this folder, worker and upstream and client, on uvloop."""
+    name = config.getoption("loop")
+    return {name: importlib.import_module(name).new_event_loop}
 
 
 class MemorySpool:
@@ -174,3 +185,44 @@ async def start_proxy(upstream: Upstream) -> AsyncIterator[Callable[..., Awaitab
 @pytest.fixture
 async def proxy(start_proxy: Callable[..., Awaitable[Proxy]]) -> Proxy:
     return await start_proxy()
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """An upstream that reads whole requests and answers `OK` until told otherwise."""
+    found = Origin()
+    server = await found.start()
+    yield found
+    server.close()
+    await found.stop()
+
+
+@pytest.fixture
+async def through(start_proxy: Callable[..., Awaitable[Proxy]], origin: Origin) -> Proxy:
+    """A proxy before `origin`."""
+    return await start_proxy(default_upstream=f"http://127.0.0.1:{origin.port}")
+
+
+@dataclass
+class Worker:
+    """A worker as a process of its own, whose memory can be looked at."""
+
+    port: int
+    pid: int
+
+    def resident_bytes(self) -> int:
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.fixture
+async def worker(tmp_path: Path, origin: Origin) -> AsyncIterator[Worker]:
+    """A worker before `origin`."""
+    port = free_port()
+    process = Process(
+        tmp_path, "proxy", "clearpane.cli", "proxy", "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", "--spool-only",
+        "--data", str(tmp_path / "data"), "--default-upstream", f"http://127.0.0.1:{origin.port}",
+    )  # fmt: skip
+    await process.ready()
+    yield Worker(port, process.children("proxy.worker")[0])
+    await hang_up()
+    process.stop()

@@ -42,9 +42,14 @@ def test_errors_of_the_parser_still_go_through_handle_error() -> None:
     assert "self.handle_error(" in inspect.getsource(RequestHandler._make_error_handler)
 
 
-@pytest.mark.parametrize("name", ["_waiter", "max_field_size", "_keepalive_handle", "_messages"])
+@pytest.mark.parametrize("name", ["_waiter", "max_field_size", "_keepalive_handle", "_messages", "_current_request", "_buffer_paused"])
 def test_a_connection_still_has_what_ours_looks_at(name: str) -> None:
     assert name in {slot for cls in RequestHandler.__mro__ for slot in getattr(cls, "__slots__", ())}
+
+
+@pytest.mark.parametrize("name", ["_pause_reading_for_buffer", "_resume_reading_for_buffer"])
+def test_a_connection_still_can_hold_its_transport_for_a_buffer(name: str) -> None:
+    assert callable(getattr(RequestHandler, name))
 
 
 def test_a_keep_alive_timeout_of_zero_still_starts_no_timer() -> None:
