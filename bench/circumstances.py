@@ -1,0 +1,66 @@
+"""What has to be known about a run: when, which versions, which machine, how quiet it was."""
+
+import os
+import platform
+import re
+import statistics
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.peers import install
+from bench.results import Results
+from bench.serving import ROOT
+from bench.targets import NGINX
+
+
+def observe(targets: list[str], missing: dict[str, str], rounds: int, seconds: float) -> dict[str, Any]:
+    """`missing`: targets that could not be had, and why."""
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": _commit(),
+        "versions": [f"Python {platform.python_version()}", *(_version(target) for target in targets if _version(target))],
+        "machine": f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        "missing": missing,
+        "rounds": rounds,
+        "seconds": seconds,
+    }
+
+
+def lines(results: Results) -> str:
+    facts = results.circumstances
+    others = [result.others for result in results.all if result.scenario != "delivery"] or [0.0]
+    taken = f"{statistics.median(others):.2f} (median), {max(others):.2f} (worst run)"
+    return "\n".join(
+        [
+            f"{facts['date']}, commit {facts['commit']}; {', '.join(facts['versions'])}.",
+            f"{facts['machine']}; one core for the target, one for provider and load.",
+            f"Medians of {facts['rounds']} interleaved rounds, {facts['seconds']:g} s per run.",
+            f"All other processes took, in cores: {taken}.",
+            *(f"Not measured: {name}: {reason}." for name, reason in facts["missing"].items()),
+        ]
+    )
+
+
+def _version(target: str) -> str:
+    if target == "nginx":
+        said = subprocess.run([str(NGINX.home()), "-v"], capture_output=True, text=True, check=False).stderr
+        return said.strip().removeprefix("nginx version: ").replace("/", " ")
+    if target == "clearpane-uvloop":
+        return f"uvloop {metadata.version('uvloop')}"
+    return f"{target} {install.version(target)}" if target in install.NAMES else ""
+
+
+def _commit() -> str:
+    try:
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _processor() -> str:
+    match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return match[1] if match else platform.machine()
