@@ -16,10 +16,9 @@ from bench.comparison import Comparison
 from bench.peers.install import Unavailable
 from bench.results import Results
 from bench.scenarios import SCENARIOS, LoadFailed
-from bench.serving import BUILD, ROOT, NotStarted
+from bench.serving import BUILD, DOCUMENT, ROOT, NotStarted
 from bench.targets import OWN, PEERS, TARGETS, Target
 
-DOCUMENT = ROOT / "docs" / "performance.md"
 SAVED = BUILD / "results.jsonl"
 
 

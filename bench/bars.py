@@ -44,6 +44,11 @@ def _added_of_nginx(scenario: str, value: Value) -> Figure:
     return figure
 
 
+def _peak_mb(results: Results, target: str) -> float | None:
+    mib = results.median(target, "streams_1000", peak_mib)
+    return None if mib is None else mib * 1.048576
+
+
 BARS = (
     Bar("32 connections: calls per CPU second, of nginx's", _ratio("nginx", "json_32", calls_per_cpu_s), least=0.33),
     Bar("32 connections: calls per CPU second, of Envoy's", _ratio("envoy", "json_32", calls_per_cpu_s), least=1),
@@ -54,12 +59,7 @@ BARS = (
     Bar("100 streams: delay of a chunk p99, of nginx's", _ratio("nginx", "streams_100", time_ms("chunk", "p99")), most=2),
     Bar("1,000 streams: added time to first byte p99, of nginx's", _added_of_nginx("streams_1000", time_ms("ttfb", "p99")), most=2),
     Bar("1,000 streams: delay of a chunk p99, of nginx's", _ratio("nginx", "streams_1000", time_ms("chunk", "p99")), most=2),
-    Bar(
-        "1,000 streams: peak RSS of the worker, MiB",
-        lambda results, target: results.median(target, "streams_1000", peak_mib),
-        most=143,
-        digits=0,
-    ),
+    Bar("1,000 streams: peak RSS of the worker, MB", _peak_mb, most=150, digits=0),
     Bar("overload: longest wait of a client, of nginx's", _ratio("nginx", "overload", time_ms("wait", "max")), most=2),
 )
 

@@ -35,11 +35,19 @@ def lines(results: Results) -> str:
     taken = f"{statistics.median(others):.2f} (median), {max(others):.2f} (worst run)"
     return "\n".join(
         [
+            head(facts),
+            f"All other processes took, in cores: {taken}.",
+            *(f"Not measured: {name}: {reason}." for name, reason in facts["missing"].items()),
+        ]
+    )
+
+
+def head(facts: dict[str, Any]) -> str:
+    return "\n".join(
+        [
             f"{facts['date']}, commit {facts['commit']}; {', '.join(facts['versions'])}.",
             f"{facts['machine']}; one core for the target, one for provider and load.",
             f"Medians of {facts['rounds']} interleaved rounds, {facts['seconds']:g} s per run.",
-            f"All other processes took, in cores: {taken}.",
-            *(f"Not measured: {name}: {reason}." for name, reason in facts["missing"].items()),
         ]
     )
 

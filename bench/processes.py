@@ -9,7 +9,7 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _MODULE = re.compile(rb"\x00-m\x00([\w.]+)")
 _QUIET_SAMPLE_S = 0.4
-ROLES = {"proxy.worker": "worker", "proxy.spool": "spool", "proxy.shipper": "shipper", "consumer": "consumer"}
+ROLES = {"proxy.worker": "worker", "proxy.recorder": "recorder", "proxy.shipper": "shipper", "consumer": "consumer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ def role(pid: int) -> str:
 
 
 def role_of(command: bytes) -> str:
-    """By the module that the command line names, or the package that it is in."""
+    """By the module that the command line names, or the package that it is in; `broker` is Kafka."""
+    if b"\x00kafka.Kafka\x00" in command:
+        return "broker"
     match = _MODULE.search(command)
     module = match[1].decode() if match else ""
     return next((name for prefix, name in ROLES.items() if f"{module}.".startswith(f"{prefix}.")), "other")

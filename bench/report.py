@@ -5,7 +5,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench import bars, circumstances
-from bench.results import Results, Value, calls_per_cpu_s, calls_per_s, chunks_per_s, peak_mib, time_ms, us_per_call, us_per_chunk
+from bench.results import (
+    Results,
+    Value,
+    calls_per_cpu_s,
+    calls_per_s,
+    chunks_per_s,
+    peak_mib,
+    peak_of_all_mib,
+    time_ms,
+    us_per_call,
+    us_per_chunk,
+)
 
 Cell = Callable[[Results, str], str]
 Column = tuple[str, Cell]
@@ -71,6 +82,7 @@ STREAMS: list[Column] = [
     ("1,000: chunk p50 / p99, ms", _both("streams_1000", "chunk")),
     ("1,000: CPU µs per chunk", _one("streams_1000", us_per_chunk)),
     ("1,000: peak RSS, MiB", _one("streams_1000", peak_mib)),
+    ("all processes", _one("streams_1000", peak_of_all_mib)),
 ]
 OVERLOAD: list[Column] = [
     ("overload: chunks/s", _one("overload", chunks_per_s)),
@@ -81,7 +93,7 @@ OVERLOAD: list[Column] = [
     ("back to back: chunks/s", _one("back_to_back", chunks_per_s)),
     ("first byte p50 / p99, ms", _both("back_to_back", "ttfb")),
 ]
-ROLES = ("worker", "spool", "shipper", "consumer", "other")
+ROLES = ("worker", "recorder", "shipper", "consumer", "other")
 PROCESSES: list[Column] = [
     *((f"32: {role}", _one("json_32", us_per_call(role), 1)) for role in ROLES),
     *((f"to lake: {role}", _one("delivery", us_per_call(role), 1)) for role in ROLES),
@@ -99,7 +111,7 @@ def text(results: Results) -> str:
         "Clearpane's processes: CPU per call, µs": _rows(results, PROCESSES, own),
         "The bars": bars.table(results, judged),
     }
-    parts = [f"### {title}\n\n{_markdown(rows)}" for title, rows in tables.items() if len(rows) > 1]
+    parts = [f"### {title}\n\n{markdown(rows)}" for title, rows in tables.items() if len(rows) > 1]
     return "\n\n".join([*parts, circumstances.lines(results)])
 
 
@@ -112,7 +124,7 @@ def _rows(results: Results, columns: list[Column], targets: list[str]) -> list[t
     return [tuple(row[index] for index in kept) for row in [titles, *rows]]
 
 
-def _markdown(rows: list[tuple[str, ...]]) -> str:
+def markdown(rows: list[tuple[str, ...]]) -> str:
     head, *body = rows
     lines = [head, ("---", *("---:" for _ in head[1:])), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

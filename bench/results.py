@@ -102,6 +102,10 @@ def peak_mib(run: Result) -> float | None:
     return run.proxy_peak_mib or None
 
 
+def peak_of_all_mib(run: Result) -> float | None:
+    return sum(run.peak_mib.values()) or None
+
+
 def us_per_call(role: str) -> Value:
     """CPU of one role's processes."""
 

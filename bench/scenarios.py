@@ -87,15 +87,15 @@ def measure(scenario: Scenario, number: int, target: Running, provider: Running,
 def deliver(number: int, target: Running, core: int, calls: int) -> Result:
     """A number of calls, and the CPU of every process until the last of their records is in the lake."""
     lake = target.work / "lake"
-    _wait_for_records(lake, 1)  # of the call that showed that the target serves
+    wait_for_records(lake, 1)  # of the call that showed that the target serves
     before = processes.cpu_by_role(target.roots, processes.table())
     found = outcome(start_load(DELIVERY.format(calls=calls), target, core))
-    _wait_for_records(lake, found["ended"] + 1)
+    wait_for_records(lake, found["ended"] + 1)
     after = processes.cpu_by_role(target.roots, processes.table())
     return Result(target.target.name, "delivery", number, found, {role: after[role] - before.get(role, 0.0) for role in after})
 
 
-def _wait_for_records(lake: Path, expected: int) -> None:
+def wait_for_records(lake: Path, expected: int) -> None:
     deadline = time.monotonic() + DELIVERY_S
     while (arrived := records(lake)) < expected:
         if time.monotonic() > deadline:

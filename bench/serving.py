@@ -19,6 +19,7 @@ from bench.targets import KEY, Target
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = HERE / "build"
+DOCUMENT = ROOT / "docs" / "performance.md"
 START_S, STOP_S = 120.0, 15.0
 FIRST_CALL_S = 30.0
 
@@ -60,9 +61,9 @@ def running(target: Target, core: int, up: int = 0, data: Path | None = None) ->
 
 
 def _fill(target: Target, work: Path, up: int, data: Path | None) -> dict[str, str]:
-    ports = {name: str(free_port()) for name in ("port", "admin", "intake", "admin_2")}
+    ports = {name: str(free_port()) for name in ("port", "admin", "intake", "admin_2", "broker")}
     lib = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    paths = {"work": work, "data": data or work / "proxy", "build": BUILD, "peers": HERE / "peers", "home": target.home()}
+    paths = {"work": work, "data": data or work / "proxy", "build": BUILD, "root": ROOT, "peers": HERE / "peers", "home": target.home()}
     fill = {**ports, "up": str(up), "python": sys.executable, "lib": lib, **{name: str(path) for name, path in paths.items()}}
     if target.config:
         config = work / target.config.removesuffix(".in")

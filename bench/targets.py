@@ -81,6 +81,17 @@ DELIVERING = Target(
     environment=_loop("asyncio"),
     scenarios=("json_32", "delivery"),
 )
+DELIVERING_BY_KAFKA = Target(
+    "clearpane-with-kafka",
+    (
+        Command("{python} {root}/deploy/services run kafka --in {work} --tied", "broker"),
+        Command(f"{_CONSUMER} --kafka 127.0.0.1:{{broker}}", "intake"),
+        Command(f"{_PROXY} --kafka 127.0.0.1:{{broker}} --intake http://127.0.0.1:{{intake}}"),
+    ),
+    install.kafka,
+    "ports.json.in",
+    environment=_loop("asyncio"),
+)
 PEERS = (
     # The program inside the wheel; the wheel's own command would only start it.
     _peer(

