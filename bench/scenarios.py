@@ -118,9 +118,12 @@ def start_load(arguments: str, target: Running, core: int, model: str = "fake") 
 
 
 def outcome(load: subprocess.Popen[str]) -> dict[str, Any]:
-    output, errors = load.communicate()
-    if load.returncode:
-        raise LoadFailed(errors[-400:])
+    """The last line that it prints. `communicate` would lose what `readline` has buffered of it."""
+    assert load.stdout is not None
+    assert load.stderr is not None
+    output, errors = load.stdout.read(), load.stderr.read()
+    if load.wait() or not output:
+        raise LoadFailed(f"the load generator ended with {load.returncode}: {errors[-400:]}")
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
 
@@ -138,6 +141,6 @@ def _sample(load: subprocess.Popen[str], mark: str, target: Running, ours: set[i
     assert load.stdout is not None
     line = load.stdout.readline().strip()
     if line != mark:
-        raise LoadFailed(f"{mark} expected, {line!r} found: {load.communicate()[1][-400:]}")
+        raise LoadFailed(f"{mark} expected, {line!r} found: {load.communicate()[1][-400:].strip()}")
     table, busy_s = processes.table(), processes.busy_s()
     return _Sample(time.monotonic(), processes.cpu_by_role(target.roots, table), busy_s - processes.cpu_s(ours, table))
