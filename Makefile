@@ -45,13 +45,13 @@ test: lint  ## lint, then every test beside a real Kafka and a real S3 server
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)
 
-bench: install  ## Clearpane against no proxy and nginx: about ten minutes
+bench: install  ## Clearpane against no proxy and nginx: some minutes
 	@bench/run $(ARGS)
 
-bench-peers: install  ## the same with other gateways, which it installs: about an hour
+bench-peers: install  ## with uvloop, and with other gateways, which it installs: about half an hour
 	@bench/run --peers $(ARGS)
 
-bench-faults: install  ## latency with the log side stopped and its disk full
+bench-faults: install  ## latency with the log side stopped, its disk full, Kafka frozen
 	@bench/run faults $(ARGS)
 
 services: install  ## leave a real Kafka and a real S3 server running on loopback

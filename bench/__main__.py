@@ -15,9 +15,9 @@ from bench import circumstances, machine, report
 from bench.comparison import Comparison
 from bench.peers.install import Unavailable
 from bench.results import Results
-from bench.scenarios import SCENARIOS, LoadFailed
+from bench.scenarios import SCENARIOS, SHORT_SCENARIOS, LoadFailed
 from bench.serving import BUILD, DOCUMENT, ROOT, NotStarted
-from bench.targets import OWN, PEERS, TARGETS, Target
+from bench.targets import OWN, PEERS, SHORT, TARGETS, Target
 
 SAVED = BUILD / "results.jsonl"
 
@@ -59,19 +59,19 @@ def _show(results: Results, *, write: bool) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", action="store_true", help="with the other gateways, which are installed once: about an hour")
+    parser.add_argument("--peers", action="store_true", help="every target and every scenario: about half an hour")
     parser.add_argument("--quick", action="store_true", help="one short round: tells that it works, not how fast it is")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of each run")
     parser.add_argument("--calls", type=int, default=5000, help="calls whose records are followed into the lake")
     parser.add_argument("--only", type=_names(set(TARGETS)), help="targets, comma-separated: " + ", ".join(TARGETS))
     names = [scenario.name for scenario in SCENARIOS]
-    parser.add_argument(
-        "--scenarios", type=_names({*names, "delivery"}), default=[*names, "delivery"], help=", ".join(names) + ", delivery"
-    )
+    parser.add_argument("--scenarios", type=_names({*names, "delivery"}), help=", ".join(names) + ", delivery")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--saved", type=Path, help=f"no run: show the results in this file (the last: {SAVED.relative_to(ROOT)})")
     arguments = parser.parse_args()
+    if arguments.scenarios is None:
+        arguments.scenarios = [*(names if arguments.peers or arguments.only else SHORT_SCENARIOS), "delivery"]
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.calls = 1, 1.5, 1000
     return arguments
@@ -89,7 +89,7 @@ def _names(known: set[str]) -> Callable[[str], list[str]]:
 def _chosen(arguments: argparse.Namespace) -> list[Target]:
     if arguments.only:
         return [TARGETS[name] for name in arguments.only]
-    return [*OWN, *PEERS] if arguments.peers else list(OWN)
+    return [*OWN, *PEERS] if arguments.peers else list(SHORT)
 
 
 def _available(targets: list[Target]) -> tuple[list[Target], dict[str, str]]:

@@ -27,7 +27,7 @@ from bench.serving import DOCUMENT, NotStarted, Running, running
 from bench.targets import DELIVERING, DELIVERING_BY_KAFKA, PROVIDER, Target
 
 # A sixth of what a core carries with all of Clearpane on it.
-JSON = ("-c 32 -p 300 -w 1", "fake")
+JSON = ("-c 32 -p 300 -w 3", "fake")
 STREAMS = ("-c 50 -r 1 -w 1 -s", "fake-c40-d100")
 # No new record for so long: the rest will not come.
 SILENCE_S = 10.0
@@ -179,13 +179,16 @@ def _table(runs: list[Run]) -> str:
 
 
 def _row(name: str, runs: list[Run]) -> tuple[str, ...]:
-    latencies = [
-        " / ".join(f"{statistics.median(run[kind][quantile] for run in runs) / 1e3:,.2f}" for quantile in quantiles)
-        for kind, quantiles in (("lat", ("p50", "p99", "max")), ("ttfb", ("p50", "p99")), ("chunk", ("p50", "p99")))
-    ]
+    kinds = (("lat", ("p50", "p99", "max")), ("ttfb", ("p50", "p99")), ("chunk", ("p50", "p99")))
+    latencies = [" / ".join(_median_ms(runs, kind, quantile) for quantile in quantiles) for kind, quantiles in kinds]
     arrived = f"{sum(run['arrived'] for run in runs):,} of {sum(run['calls'] for run in runs):,}"
     errors, dropped = (f"{sum(run[kind] for run in runs):,}" for kind in ("errors", "dropped"))
     return (name, *latencies, errors, arrived, dropped)
+
+
+def _median_ms(runs: list[Run], kind: str, quantile: str) -> str:
+    measured = [run[kind][quantile] for run in runs if run[kind]["n"]]
+    return f"{statistics.median(measured) / 1e3:,.2f}" if measured else "?"
 
 
 if __name__ == "__main__":

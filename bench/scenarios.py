@@ -31,6 +31,7 @@ SCENARIOS = (
     Scenario("overload", "-c 1000 -r 2 -w 1 -s", "fake-c200-d10"),  # 100,000 chunks/s offered: more than a core relays
     Scenario("back_to_back", "-c 16 -w 1 -s", "fake-c200"),  # no pause between the chunks
 )
+SHORT_SCENARIOS = ("json_1", "json_32", "streams_100", "streams_1000", "overload")
 DELIVERY = "-c 8 -t 600 -w 0 -n {calls}"
 # The consumer works through what the shipper brings after the load has ended.
 DELIVERY_S = 300.0

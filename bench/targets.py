@@ -117,6 +117,7 @@ PEERS = (
     ),
 )
 OWN = (DIRECT, NGINX, CLEARPANE, CLEARPANE_UVLOOP, DELIVERING)
+SHORT = (DIRECT, NGINX, CLEARPANE, DELIVERING)
 # Only when asked for by name: LiteLLM without its own reading of requests and answers.
 EXTRA = (_peer("litellm-passthrough", _LITELLM, "litellm.yaml.in", path="/raw" + PATH, environment=_LITELLM_ENVIRONMENT),)
 TARGETS = {target.name: target for target in (*OWN, *PEERS, *EXTRA)}
