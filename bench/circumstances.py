@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.peers import install
 from bench.results import Results
-from bench.serving import ROOT
+from bench.serving import DOCUMENT, ROOT
 from bench.targets import NGINX
 
 
@@ -62,11 +62,16 @@ def _version(target: str) -> str:
 
 
 def _commit() -> str:
+    """Marked `-dirty` when a tracked file differs; the document that the tables are written into does not count."""
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True)
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{DOCUMENT.relative_to(ROOT)}")
+        return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _processor() -> str:
