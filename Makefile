@@ -13,7 +13,7 @@ SERVICES := $(BIN)/python deploy/services
 RUN := .services
 PACKAGES := clearpane proxy consumer reader
 
-.PHONY: help demo up install test test-minio lint bench services services-stop compose-check compose-env lock clean
+.PHONY: help demo up install test test-minio lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,8 +45,14 @@ test: lint  ## lint, then every test beside a real Kafka and a real S3 server
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)
 
-bench: install  ## added latency and calls per second against direct and nginx
-	@bench/run
+bench: install  ## Clearpane against no proxy and nginx: some minutes
+	@bench/run $(ARGS)
+
+bench-peers: install  ## with uvloop, and with other gateways, which it installs: about half an hour
+	@bench/run --peers $(ARGS)
+
+bench-faults: install  ## latency with the log side stopped, its disk full, Kafka frozen
+	@bench/run faults $(ARGS)
 
 services: install  ## leave a real Kafka and a real S3 server running on loopback
 	@$(SERVICES) start kafka versitygw --in $(RUN)

@@ -9,6 +9,7 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _MODULE = re.compile(rb"\x00-m\x00([\w.]+)")
 _QUIET_SAMPLE_S = 0.4
+ROLES = {"proxy.worker": "worker", "proxy.recorder": "recorder", "proxy.shipper": "shipper", "consumer": "consumer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,29 @@ def tree(roots: set[int], processes: Table) -> set[int]:
 
 
 def role(pid: int) -> str:
-    """`worker`, `shipper`, `consumer`, or `other` (supervisors; anything that is not ours)."""
+    """One of ROLES, or `other` (supervisors; anything that is not Clearpane's)."""
     try:
-        match = _MODULE.search(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return role_of(Path(f"/proc/{pid}/cmdline").read_bytes())
     except OSError:
         return "other"
+
+
+def role_of(command: bytes) -> str:
+    """By the module that the command line names, or the package that it is in; `broker` is Kafka."""
+    if b"\x00kafka.Kafka\x00" in command:
+        return "broker"
+    match = _MODULE.search(command)
     module = match[1].decode() if match else ""
-    if module.startswith("consumer"):
-        return "consumer"
-    return module.removeprefix("proxy.") if module in {"proxy.worker", "proxy.shipper"} else "other"
+    return next((name for prefix, name in ROLES.items() if f"{module}.".startswith(f"{prefix}.")), "other")
 
 
-def cpu_by_role(roots: set[int]) -> dict[str, float]:
+def cpu_s(roots: set[int], processes: Table) -> float:
+    """CPU seconds so far of these and all their children."""
+    return sum(processes[pid].cpu_s for pid in tree(roots, processes))
+
+
+def cpu_by_role(roots: set[int], processes: Table) -> dict[str, float]:
     """CPU seconds so far."""
-    processes = table()
     sums: dict[str, float] = {}
     for pid in tree(roots, processes):
         name = role(pid)
@@ -61,7 +71,7 @@ def cpu_by_role(roots: set[int]) -> dict[str, float]:
 
 
 def peak_mib_by_role(roots: set[int]) -> dict[str, float]:
-    """Peak resident memory since `reset_peak`."""
+    """Peak resident memory since each process began."""
     sums: dict[str, float] = {}
     for pid in tree(roots, table()):
         try:
@@ -74,22 +84,17 @@ def peak_mib_by_role(roots: set[int]) -> dict[str, float]:
     return sums
 
 
-def stolen_s() -> float:
-    """CPU time that the hypervisor gave to others."""
-    return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]) / TICKS_PER_S
+def busy_s() -> float:
+    """CPU time of every process, those that have ended too, and what the hypervisor gave to others; interrupts are nobody's."""
+    user, nice, system, _idle, _iowait, _irq, _softirq, stolen = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    return (user + nice + system + stolen) / TICKS_PER_S
 
 
 def wait_for_quiet(cores_max: float, patience_s: float) -> None:
     """Until everything else takes less than `cores_max`; not for ever: the run itself is measured too."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        before = table()
+        before, began = busy_s(), time.monotonic()
         time.sleep(_QUIET_SAMPLE_S)
-        if others_s(before, table(), {os.getpid()}) / _QUIET_SAMPLE_S <= cores_max:
+        if (busy_s() - before) / (time.monotonic() - began) <= cores_max:
             return
-
-
-def others_s(before: Table, after: Table, known: set[int]) -> float:
-    """CPU seconds between two tables of all processes but the known ones."""
-    gone = Process(0, 0.0)
-    return sum(max(0.0, process.cpu_s - before.get(pid, gone).cpu_s) for pid, process in after.items() if pid not in known)
