@@ -84,6 +84,7 @@ class Settings:
     write_timeout_s: float = _setting(300.0, forms.number(1, 86_400), "longest time a client may take no byte of its answer")
     request_timeout_s: float = _setting(60.0, forms.number(1, 86_400), "longest silence of a client in its request body")
     head_timeout_s: float = _setting(30.0, forms.number(1, 3600), "longest time for the head of a request to arrive")
+    websocket_idle_s: float = _setting(3600.0, forms.number(1, 86_400), "longest silence of a WebSocket, both ways")
     keepalive_timeout_s: float = _setting(75.0, forms.number(1, 3600), "idle time after which a client's connection is closed")
     upstream_idle_s: float = _setting(10.0, forms.number(0, 600), "idle time after which a pooled upstream connection is closed")
     upstream_idle_max: int = _setting(512, forms.integer(0, 100_000), "idle connections kept per upstream")

@@ -23,6 +23,7 @@ from proxy.answers import REASON_HEADER, answer_head, error_body
 from proxy.heads import Span, is_plain, may_be_head, span_of
 from proxy.plan import Message, Plan, Plans
 from proxy.relay import Relay
+from proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -110,6 +111,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         "last_progress_s",
         "relay",
         "stuck",
+        "tunnel",
         "whole",
     )
 
@@ -117,6 +119,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         super().__init__(manager, **settings)
         self._owner = owner
         self.relay: Relay | None = None
+        self.tunnel: Tunnel | None = None  # the call in flight is a WebSocket, and aiohttp sees no more of this connection
         self.whole = False  # the call in flight came in one piece, past aiohttp
         self.stuck = False  # the socket takes no more for now
         self.last_progress_s = 0.0
@@ -166,6 +169,19 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.abort()
 
+    # proxy.tunnel.TwoWayClient; pausing and resuming is aiohttp's own, which leaves its parser out of it after an upgrade
+
+    def switch(self, tunnel: Tunnel) -> bytes:
+        self.tunnel = tunnel
+        early, self._message_tail = self._message_tail, b""
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        return early
+
+    def end(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+
     # The server
 
     @property
@@ -197,6 +213,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         super().connection_lost(exc)
         self._owner.closed(self)
         self._held = b""
+        self.tunnel = None
         if self._body_wait is not None:
             self._body_wait.cancel()
         relay, self.relay = self.relay, None
@@ -218,6 +235,13 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if self.relay is not None:
             self.relay.flushed()
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's own says so, too
+        """True keeps the connection: of a WebSocket the other way may still go on."""
+        if self.tunnel is None:
+            return super().eof_received()
+        self.tunnel.client_ended()
+        return True
+
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio would else make and drop a buffer of this size for each read."""
         return _READ
@@ -227,7 +251,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._left_to_aiohttp:
-            super().data_received(data)
+            (super().data_received if self.tunnel is None else self.tunnel.from_client)(data)
         elif self._rest:
             self._pass(data, self._rest)
         elif self.relay is None and self._waiter is not None:

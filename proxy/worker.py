@@ -109,6 +109,7 @@ def _limits(settings: Settings) -> Limits:
         keepalive_timeout_s=settings.keepalive_timeout_s,
         request_timeout_s=settings.request_timeout_s,
         write_timeout_s=settings.write_timeout_s,
+        websocket_idle_s=settings.websocket_idle_s,
         drain_s=settings.drain_s if settings.client_gone == "drain" else 0.0,
     )
 
