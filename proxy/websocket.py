@@ -29,6 +29,8 @@ class Opcode(IntEnum):
 
 
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
+# First bytes of a frame: a Close, or what no frame begins with.
+_NO_MORE = frozenset(first for first in range(256) if first & 0x30 or _OPCODES.get(first & 0x0F, Opcode.CLOSE) is Opcode.CLOSE)
 
 
 class Part(NamedTuple):
@@ -108,21 +110,36 @@ def _frame(head: bytes) -> tuple[tuple[Opcode, bool, bool, bytes], int]:
 
 
 class Follower:
-    """Whether one side has said Close. Never raises: of bytes that are no frames it is taken as said."""
+    """Whether one side has said Close. Never raises: of bytes that are no frames it is taken as said.
 
-    __slots__ = ("_frames", "closed")
+    It is in the worker, so it looks at nothing but how long each frame is.
+    """
+
+    __slots__ = ("_held", "_skip", "closed")
 
     def __init__(self) -> None:
         self.closed = False
-        self._frames = Frames()
+        self._held = b""  # an unfinished head
+        self._skip = 0  # of a payload, in what comes next
 
     def feed(self, data: bytes) -> None:
         if self.closed:
             return
-        try:
-            self.closed = any(part.opcode is Opcode.CLOSE for part in self._frames.feed(data))
-        except NotWebSocket:
-            self.closed = True
+        data = self._held + data if self._held else data
+        place, size = self._skip, len(data)
+        while size - place >= 2:
+            first, second = data[place], data[place + 1]
+            if first in _NO_MORE:
+                self.closed = True
+                return
+            length = second & 0x7F
+            if length > _CONTROL_BYTES_MAX:
+                extended = 2 if length == 126 else 8
+                if size - place < 2 + extended:
+                    break
+                length = extended + int.from_bytes(data[place + 2 : place + 2 + extended], "big")
+            place += 2 + length + (4 if second & 0x80 else 0)
+        self._held, self._skip = data[place:], max(place - size, 0)
 
 
 class Message(NamedTuple):

@@ -13,7 +13,7 @@ import orjson
 _STRUCTURES = frozenset({
     "choices", "delta", "message", "response", "candidates", "error", "incomplete_details", "output", "item", "content_block",
     "stream_options", "generationConfig", "generation_config", "thinkingConfig", "thinking", "reasoning", "promptFeedback",
-    "inferenceConfig",
+    "inferenceConfig", "session", "setup",
 })  # fmt: skip
 # Everything below these is numbers and kinds by definition.
 _MEASURES = frozenset({
@@ -26,8 +26,10 @@ _TEXTS = frozenset({
     "system_fingerprint", "finish_reason", "finishReason", "stop_reason", "stopReason", "status", "reason", "blockReason", "code",
     "effort", "reasoning_effort", "created_at", "createTime", "done_reason", "event_id", "previous_response_id", "anthropic_version",
 })  # fmt: skip
+# The JSON of a WebSocket's message, within its line.
+_MESSAGE = "data"
 _NUMBERS = frozenset({
-    "created", "created_at", "index", "n", "seed", "temperature", "top_p", "top_k", "topP", "topK", "max_tokens", "maxTokens",
+    "created", "created_at", "at_ms", "index", "n", "seed", "temperature", "top_p", "top_k", "topP", "topK", "max_tokens", "maxTokens",
     "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens_to_sample", "budget_tokens", "thinkingBudget",
     "candidateCount", "frequency_penalty", "presence_penalty", "frequencyPenalty", "presencePenalty", "stream", "include_usage",
     "store", "done", "background", "logprobs", "top_logprobs", "parallel_tool_calls", "sequence_number", "dimensions", "code", "status",
@@ -89,6 +91,8 @@ def _field(key: str, value: Any, depth: int) -> Any:
         return _measures(value, depth + 1)
     if isinstance(value, dict | list):
         return _structure(value, depth + 1) if key in _STRUCTURES else None
+    if key == _MESSAGE and isinstance(value, str):
+        return _of_json(value) if depth == 0 else None
     if isinstance(value, str):
         return value if key in _TEXTS and _IDENTIFIER.fullmatch(value) else None
     return value if key in _NUMBERS else None
