@@ -7,14 +7,20 @@ import json
 import os
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jsonschema
+import orjson
 import pytest
 from aiohttp import web
 
+from proxy.shipper import envelopes
+from proxy.spool.frames import completed_payload
 from tests.e2e.conftest import SWITCH, WAIT_S, WEBSOCKET_KEY, Open, Proxy
 
+SCHEMA = Path(__file__).parents[2] / "clearpane/contract/envelope.v1.schema.json"
 StartProxy = Callable[..., Awaitable[Proxy]]
 
 HELLO = b"\x81\x05hello"
@@ -69,6 +75,10 @@ async def test_a_record_holds_the_messages_of_both_sides(open_raw: Open) -> None
     assert (facts["response"]["status"], facts["response"]["streamed"], facts["response"]["end"]) == (101, True, "complete")
     assert facts["caller"]["key_fingerprint"] is not None
     assert raw.proxy.spool.starts[0]["response"]["streamed"] is True
+    message = envelopes.completed(b"".join(completed_payload(orjson.dumps(facts), request, response)), "0" * 32, 0, 1)
+    envelope = json.loads(message.data)
+    jsonschema.validate(envelope, json.loads(SCHEMA.read_text()), format_checker=jsonschema.FormatChecker())
+    assert (envelope["request"]["body"], envelope["response"]["body"]) == (request.decode(), response.decode())
 
 
 async def test_the_callers_key_is_in_no_part_of_a_record(open_raw: Open) -> None:
