@@ -7,6 +7,7 @@ alone; tests/proxy/test_client.py fails by name when aiohttp changes it.
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -180,7 +181,8 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def end(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # it was reset meanwhile, which connection_lost tells
+                self.transport.write_eof()
 
     # The server
 

@@ -1,6 +1,7 @@
 """One connection to an upstream: an asyncio protocol around the parser. It serves one call at a time."""
 
 import asyncio
+import contextlib
 import select
 import socket
 import struct
@@ -137,7 +138,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return False
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # it was reset meanwhile, which is told elsewhere
+                self._transport.write_eof()
             return True
         self.finish()
         return False
