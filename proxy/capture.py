@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Callable
 
-# Pieces of a connection that lives for hours; each costs memory beside its bytes.
+# Pieces of a call that may last for hours; each costs memory beside its bytes.
 TIMED_PIECES_MAX = 64 << 10
+# Such calls keep nothing more when so much of the budget is used: else a few of them would leave none to all others.
+TIMED_SHARE = 0.5
 
 
 class Budget:
@@ -63,7 +65,7 @@ class Capture:
 
 
 class Timed(Capture):
-    """A capture that knows when each kept piece came, and keeps at most TIMED_PIECES_MAX of them."""
+    """A capture that knows when each kept piece came. Bounded by TIMED_PIECES_MAX and TIMED_SHARE, too."""
 
     __slots__ = ("_clock_ms", "times_ms")
 
@@ -73,7 +75,8 @@ class Timed(Capture):
         self.times_ms: list[float] = []
 
     def add(self, piece: bytes) -> None:
-        if len(self.times_ms) >= TIMED_PIECES_MAX:
+        budget = self._budget
+        if len(self.times_ms) >= TIMED_PIECES_MAX or budget.used + len(piece) > budget.bytes_max * TIMED_SHARE:
             self._bytes_max = self._kept
         elif not self.truncated:
             self.times_ms.append(self._clock_ms())

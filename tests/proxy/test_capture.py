@@ -62,3 +62,15 @@ def test_a_timed_capture_knows_when_each_kept_piece_came_and_keeps_so_many(monke
     assert capture.times_ms == [1.0, 2.0, 3.0]
     assert capture.close() == (6, True, hashlib.sha256(b"abcdef").hexdigest(), [b"ab", b"c", b"de"])
     assert budget.used == 0
+
+
+def test_a_timed_capture_leaves_half_of_the_budget_to_others() -> None:
+    budget = Budget(100)
+    timed, other = Capture(100, budget).timed(lambda: 1.0), Capture(100, budget)
+    for _ in range(6):
+        timed.add(b"0123456789")
+    other.add(b"x" * 50)
+    assert (timed.truncated, other.truncated, budget.used) == (True, False, 100)
+    timed.close()
+    other.close()
+    assert budget.used == 0
