@@ -16,6 +16,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from consumer.derive import derive, prepare
 from proxy.shipper import envelopes
 from proxy.spool.frames import completed_payload
 from tests.e2e.conftest import SWITCH, WAIT_S, WEBSOCKET_KEY, Open, Proxy
@@ -105,6 +106,28 @@ async def test_a_record_says_where_it_is_not_all(open_raw: Open) -> None:
     assert (facts["response"]["truncated"], facts["response"]["body_bytes"]) == (True, 35)
     assert [line["type"] for line in lines_of(request)] == ["unreadable"]
     assert facts["request"]["body_bytes"] == 12
+
+
+@pytest.mark.parametrize("omitted", [[], ["request", "response"]])
+@pytest.mark.parametrize("first", [b"\x81", b"\x82"])
+async def test_what_a_session_used_is_read_from_its_record_omitted_or_not(first: bytes, omitted: list[str], open_raw: Open) -> None:
+    """Text as OpenAI sends it, or JSON in binary messages as Gemini does."""
+    openai = {"type": "response.done", "response": {"status": "completed", "usage": {"input_tokens": 30, "output_tokens": 40}}}
+    gemini = {"serverContent": {"turnComplete": True}, "usageMetadata": {"promptTokenCount": 30, "responseTokenCount": 40}}
+    message = json.dumps(openai if first == b"\x81" else gemini).encode()
+    raw = await open_raw()
+    wire = (first + b"\x7e" + len(message).to_bytes(2, "big") + message) * 2 + CLOSE
+    raw.server[1].write(wire)
+    await read_exactly(raw.client[0], len(wire))
+    raw.server[1].write_eof()
+    raw.client[1].write_eof()
+    facts, request, response = await raw.proxy.record()
+    facts["policy"]["omitted"] = omitted
+    sealed = envelopes.completed(b"".join(completed_payload(orjson.dumps(facts), request, response)), "0" * 32, 0, 1)
+    derived = derive(json.loads(sealed.data), prepare())
+    usage = derived["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], usage["source"]) == (60, 80, "provider")
+    assert (derived["model"], derived["parse_error"]) == ("gpt-realtime", None)
 
 
 # Real clients and servers
