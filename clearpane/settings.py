@@ -88,6 +88,7 @@ class Settings:
         100, forms.integer(0, 1_000_000), "least speed of a request body that takes longer than request_timeout_s"
     )
     head_timeout_s: float = _setting(30.0, forms.number(1, 3600), "longest time for the head of a request to arrive")
+    websocket_idle_s: float = _setting(3600.0, forms.number(1, 86_400), "longest silence of a WebSocket, both ways")
     keepalive_timeout_s: float = _setting(75.0, forms.number(1, 3600), "idle time after which a client's connection is closed")
     upstream_idle_s: float = _setting(10.0, forms.number(0, 600), "idle time after which a pooled upstream connection is closed")
     upstream_idle_max: int = _setting(512, forms.integer(0, 100_000), "idle connections kept per upstream")

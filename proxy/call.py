@@ -67,6 +67,7 @@ class Call:
         "request_id",
         "response",
         "status",
+        "times_ms",
         "upstream_started_ms",
     )
 
@@ -86,6 +87,7 @@ class Call:
         self.proxy_ms = 0.0
         self.added = b""  # header lines for the upstream that the caller did not send
         self.status: int | None = None
+        self.times_ms: tuple[list[float], list[float]] | None = None
         self._headers_ms: float | None = None
         self._head: bytes | None = None
         self._trace: tuple[str | None, str | None, str | None, str | None] | None = None
@@ -110,6 +112,11 @@ class Call:
     def answered(self, status: int, head: bytes) -> None:
         """`head`: the answer's header lines as they came."""
         self.status, self._head, self._headers_ms = status, head, (_clock() - self._received_s) * 1000
+
+    def switched(self) -> None:
+        """Both ways are a WebSocket from here on: when a piece came is as much of the call as what it holds."""
+        request, response = self.request.timed(self.now_ms), self.response.timed(self.now_ms)
+        self.request, self.response, self.times_ms = request, response, (request.times_ms, response.times_ms)
 
     def started(self) -> None:
         self._recorder.send((_STARTED, *self._known(time.time_ns()), *self._answer()))
@@ -140,6 +147,8 @@ class Call:
                 self.request.close(),
                 self.response.close(),
                 self.plan.secrets,
+                False,
+                self.times_ms,
             )
         )
 

@@ -1,6 +1,12 @@
 """A bounded copy of a body beside its stream: it keeps references and counts; beyond the bound, where they end, it hashes."""
 
 import hashlib
+from collections.abc import Callable
+
+# Pieces of a call that may last for hours; each costs memory beside its bytes.
+TIMED_PIECES_MAX = 64 << 10
+# Such calls keep nothing more when so much of the budget is used: else a few of them would leave none to all others.
+TIMED_SHARE = 0.5
 
 
 class Budget:
@@ -47,8 +53,31 @@ class Capture:
         self._kept += len(piece)
         self._budget.used += len(piece)
 
+    def timed(self, clock_ms: Callable[[], float]) -> "Timed":
+        """An empty one within the same bounds."""
+        return Timed(self._bytes_max, self._budget, clock_ms)
+
     def close(self) -> tuple[int, bool, str | None, list[bytes]]:
         """Bytes seen; whether the pieces are only the first of them; then, and only then, the digest of all; the pieces."""
         self._budget.used -= self._kept
         self._kept = 0
         return self.seen, self.truncated, self._hash.hexdigest() if self._hash is not None else None, self._pieces
+
+
+class Timed(Capture):
+    """A capture that knows when each kept piece came. Bounded by TIMED_PIECES_MAX and TIMED_SHARE, too."""
+
+    __slots__ = ("_clock_ms", "times_ms")
+
+    def __init__(self, bytes_max: int, budget: Budget, clock_ms: Callable[[], float]) -> None:
+        super().__init__(bytes_max, budget)
+        self._clock_ms = clock_ms
+        self.times_ms: list[float] = []
+
+    def add(self, piece: bytes) -> None:
+        budget = self._budget
+        if len(self.times_ms) >= TIMED_PIECES_MAX or budget.used + len(piece) > budget.bytes_max * TIMED_SHARE:
+            self._bytes_max = self._kept
+        elif not self.truncated:
+            self.times_ms.append(self._clock_ms())
+        super().add(piece)

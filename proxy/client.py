@@ -7,22 +7,25 @@ alone; tests/proxy/test_client.py fails by name when aiohttp changes it.
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from clearpane.contract.controls import ID_HEADER
 from clearpane.contract.identifiers import new_request_id
 from proxy import metrics
+from proxy.answered import Relayed
 from proxy.answers import REASON_HEADER, answer_head, error_body
 from proxy.heads import Span, is_plain, may_be_head, span_of
 from proxy.plan import Message, Plan, Plans
 from proxy.relay import Relay
+from proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -41,16 +44,6 @@ _UNREADABLE = "the request is not HTTP/1.1 that can be read in one way only (RFC
 _HEALTH = (b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz")
 
 
-class WeakParser(Exception):
-    """aiohttp fell back to its Python parser, which is weaker against smuggling."""
-
-
-def assert_c_parser() -> None:
-    """Raises WeakParser."""
-    if HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise WeakParser("aiohttp's compiled parser is missing: install a wheel of aiohttp, without AIOHTTP_NO_EXTENSIONS")
-
-
 def message_of(request: "BaseRequest") -> Message:
     return _message(request._message)  # noqa: SLF001 - see the head of this module
 
@@ -58,23 +51,6 @@ def message_of(request: "BaseRequest") -> Message:
 def _message(raw: RawRequestMessage) -> Message:
     version = (raw.version.major, raw.version.minor)
     return Message(raw.method, raw.path, version, raw.raw_headers, bool(raw.chunked), bool(raw.should_close), bool(raw.upgrade))
-
-
-class Relayed:
-    """What a handler returns to aiohttp when its answer has been written: nothing is left to send."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
-
-    async def prepare(self, request: "BaseRequest") -> None:
-        return None
-
-    async def write_eof(self) -> None:
-        return None
-
-    def as_response(self) -> web.StreamResponse:
-        """aiohttp asks for these three members only."""
-        return cast("web.StreamResponse", self)
 
 
 class Owner(Protocol):
@@ -113,6 +89,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         "last_progress_s",
         "relay",
         "stuck",
+        "tunnel",
         "whole",
     )
 
@@ -120,6 +97,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         super().__init__(manager, **settings)
         self._owner = owner
         self.relay: Relay | None = None
+        self.tunnel: Tunnel | None = None  # the call in flight is a WebSocket, and aiohttp sees no more of this connection
         self.whole = False  # the call in flight came in one piece, past aiohttp
         self.stuck = False  # the socket takes no more for now
         self.last_progress_s = 0.0
@@ -136,8 +114,9 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     # proxy.relay.Client
 
     def send(self, data: bytes) -> None:
-        if self.transport is not None:
-            self.transport.write(data)
+        transport = self.transport
+        if transport is not None and not transport.is_closing():  # uvloop raises for a transport that is closed
+            transport.write(data)
 
     def unsent(self) -> bool:
         transport = self.transport
@@ -149,7 +128,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def break_off(self, *, reset: bool) -> None:
         """What was written still goes out; then the client sees the end of the connection, or a reset."""
         transport = self.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if reset:
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
@@ -169,6 +148,20 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         """At once, whatever was not sent yet."""
         if self.transport is not None:
             self.transport.abort()
+
+    # proxy.tunnel.TwoWayClient; pausing and resuming is aiohttp's own, which leaves its parser out of it after an upgrade
+
+    def switch(self, tunnel: Tunnel) -> bytes:
+        self.tunnel = tunnel
+        early, self._message_tail = self._message_tail, b""
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        return early
+
+    def end(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            with contextlib.suppress(OSError):  # it was reset meanwhile, which connection_lost tells
+                self.transport.write_eof()
 
     # The server
 
@@ -210,6 +203,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         super().connection_lost(exc)
         self._owner.closed(self)
         self._held = b""
+        self.tunnel = None
         if self._body_wait is not None:
             self._body_wait.cancel()
         relay, self.relay = self.relay, None
@@ -231,6 +225,13 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if self.relay is not None:
             self.relay.flushed()
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's own says so, too
+        """True keeps the connection: of a WebSocket the other way may still go on."""
+        if self.tunnel is None:
+            return super().eof_received()
+        self.tunnel.client_ended()
+        return True
+
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio would else make and drop a buffer of this size for each read."""
         return _READ
@@ -240,7 +241,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._left_to_aiohttp:
-            self._to_aiohttp(data)
+            (self._to_aiohttp if self.tunnel is None else self.tunnel.from_client)(data)
         elif self._rest:
             self._pass(data, self._rest)
         elif self.relay is None and self._waiter is not None:

@@ -20,6 +20,8 @@ from proxy.trace import Trace, read_trace
 
 # RFC 3986 authority without user information; a Host that is none of this is refused.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+# The only hop-by-hop lines that are ever sent on, and only for the one protocol that can be relayed after them.
+_UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _USER_AGENT_CHARS_MAX = 512
 # Long lists of ignored headers are cut: an answer's head should stay small.
 _IGNORED_BYTES_MAX = 1024
@@ -64,6 +66,7 @@ class Plan:
     secrets: tuple[bytes, ...]
     ignored: bytes
     anthropic: bool  # which SDK's errors this caller reads
+    websocket: bool  # the caller asks for one, and so does `head`
 
 
 class Plans:
@@ -95,6 +98,7 @@ class Plans:
                 head = request_head(message.method, _bytes_of(route.target), route.upstream.host, headers, b"")[:-2]
             except Refused as error:
                 refusal = BadRequest(400, "request_header", str(error))
+        websocket = refusal is None and message.upgrade
         length = first(headers, b"content-length")
         query = _bytes_of(message.target.partition("?")[2])
         return Plan(
@@ -102,7 +106,7 @@ class Plans:
             headers=headers,
             route=route,
             refusal=refusal,
-            head=head,
+            head=head + _UPGRADE if websocket else head,
             chunked=message.chunked,
             close=message.close,
             http10=message.version < (1, 1),
@@ -111,6 +115,7 @@ class Plans:
             secrets=secrets.credentials_of(headers, query),
             ignored=", ".join(controls.ignored).encode()[:_IGNORED_BYTES_MAX],
             anthropic=route is not None and (route.upstream.provider == "anthropic" or route.operation in {"messages", "count_tokens"}),
+            websocket=websocket,
         )
 
     def trace(self, plan: Plan, request_id: str) -> Trace:
@@ -150,9 +155,18 @@ def _objection(message: Message) -> BadRequest | None:
     codings = [value.strip().lower() for name, value in headers if name.lower() == b"transfer-encoding"]
     if codings and (codings != [b"chunked"] or message.version == (1, 0)):
         return BadRequest(400, "request_malformed", "the only transfer-encoding that can be forwarded is `chunked`, with HTTP/1.1")
-    if message.upgrade:
-        return BadRequest(501, "upgrade_unsupported", "connections cannot be upgraded (WebSocket); use the HTTP API of the provider")
+    if message.upgrade and not _is_websocket(message):
+        return BadRequest(
+            501, "upgrade_unsupported", "the only upgrade that can be forwarded is a GET to `websocket` alone, without a body"
+        )
     return None
+
+
+def _is_websocket(message: Message) -> bool:
+    """RFC 6455 section 4.1. A body would be the first bytes of the WebSocket to one reader, and not to another."""
+    named = [value.strip().lower() for name, value in message.headers if name.lower() == b"upgrade"]
+    bare = not message.chunked and (first(message.headers, b"content-length") or b"0").strip() == b"0"
+    return message.method == "GET" and message.version == (1, 1) and named == [b"websocket"] and bare
 
 
 def _caller(controls: Controls, key_fingerprint: str | None, headers: Headers) -> Facts:

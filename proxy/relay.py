@@ -99,10 +99,10 @@ class Relay:
     def on_fault(self, fault: UpstreamFault) -> None:
         failure = Failure("upstream", fault.reason, str(fault))
         if self.head is None:
-            self.refuse(fault.status, fault.reason, str(fault), end=_as_end(fault), source="upstream")
+            self.refuse(fault.status, fault.reason, str(fault), end=as_end(fault), source="upstream")
             return
         self._break_off()
-        self._finish(_as_end(fault), failure)
+        self._finish(as_end(fault), failure)
 
     # From the client
 
@@ -207,5 +207,5 @@ class Relay:
             self._waiter.set_result(None)
 
 
-def _as_end(fault: UpstreamFault) -> End:
+def as_end(fault: UpstreamFault) -> End:
     return "timeout" if fault.end == "timeout" else "upstream_error"

@@ -74,6 +74,8 @@ _OPERATIONS = tuple(
         (r"/batches(/.*)?$", "batches"),
         (r"/files(/.*)?$", "files"),
         (r"/models(/.*)?$", "models"),
+        (r"/realtime(/.*)?$", "realtime"),
+        (r"[./]BidiGenerateContent(Constrained)?$", "realtime"),
     )
 )
 

@@ -14,13 +14,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 
+from proxy.answered import Relayed
 from proxy.answers import answer_head
 from proxy.call import Call, Failure, Recording
-from proxy.client import ClientConnection, ClientServer, Relayed, message_of
+from proxy.client import ClientConnection, ClientServer, message_of
 from proxy.headers import first
 from proxy.plan import BadRequest, Plan, Plans
 from proxy.relay import Relay
 from proxy.tally import Tally
+from proxy.tunnel import Tunnel
 from proxy.upstream.connection import Connection
 from proxy.upstream.faults import UpstreamFault
 from proxy.upstream.parser import Parser
@@ -50,6 +52,7 @@ class Limits:
     request_timeout_s: float
     request_bytes_per_s_min: int
     write_timeout_s: float
+    websocket_idle_s: float
     drain_s: float
 
 
@@ -58,6 +61,7 @@ class ProxyServer:
 
     def __init__(self, plans: Plans, pool: Pool, recording: Recording, limits: Limits) -> None:
         self.drain_s, self.head_bytes_max = limits.drain_s, limits.head_bytes_max
+        self.drain_s, self.websocket_idle_s = limits.drain_s, limits.websocket_idle_s
         self.plans = plans
         self.draining = False
         self._pool, self._recording, self._limits = pool, recording, limits
@@ -160,7 +164,7 @@ class ProxyServer:
         if path in _HEALTH_PATHS:
             return self._health(path, request, client)
         plan = self.plans.make(message_of(request))
-        relay = self._admit(plan, client)
+        relay = self._admit(plan, client, Tunnel if plan.websocket else Relay)
         client.relay = relay
         try:
             self._check(plan, plan.length)
@@ -188,12 +192,16 @@ class ProxyServer:
         if body:
             relay.call.request.add(body)
         assert plan.route is not None
-        upstream = self._pool.idle(plan.route.upstream.origin) or await self._connect(relay.call, plan)
+        # A WebSocket takes a connection for itself; and it is not asked for on one that the upstream may be closing.
+        kept = None if plan.websocket else self._pool.idle(plan.route.upstream.origin)
+        upstream = kept or await self._connect(relay.call, plan)
         if relay.over:  # the client left while we were connecting
             upstream.close()
         elif body is not None:
             relay.close = relay.close or (plan.chunked and not client.ends_without_trailers)
             self._send(relay, upstream, head + (_chunked(body) if plan.chunked else body))
+            if plan.websocket:
+                upstream.may_switch()
             await relay.wait()
         else:
             await self._stream(request, client, relay, upstream, head)
@@ -246,9 +254,9 @@ class ProxyServer:
 
     # What both ways share
 
-    def _admit(self, plan: Plan, client: ClientConnection) -> Relay:
+    def _admit(self, plan: Plan, client: ClientConnection, kind: type[Relay] | type[Tunnel] = Relay) -> Relay:
         call = Call(self._recording, plan)
-        relay = Relay(call, client, self, close=plan.close or plan.http10 or self.draining)
+        relay = kind(call, client, self, close=plan.close or plan.http10 or self.draining)
         self._relays.add(relay)
         self._tally.admitted()
         call.admit(self.plans.trace(plan, call.request_id) if self.plans.adds_trace else None)

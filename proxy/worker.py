@@ -13,9 +13,9 @@ from clearpane.contract.identifiers import new_spool_id
 from clearpane.runtime import child
 from clearpane.runtime.handover import Handover
 from clearpane.settings import Settings
+from proxy.answered import WeakParser, assert_c_parser
 from proxy.call import Recorder, Recording
 from proxy.capture import Budget
-from proxy.client import WeakParser, assert_c_parser
 from proxy.listening import Listening
 from proxy.plan import Plans
 from proxy.recorder.link import RecorderLink
@@ -111,6 +111,7 @@ def _limits(settings: Settings) -> Limits:
         request_timeout_s=settings.request_timeout_s,
         request_bytes_per_s_min=settings.request_bytes_per_s_min,
         write_timeout_s=settings.write_timeout_s,
+        websocket_idle_s=settings.websocket_idle_s,
         drain_s=settings.drain_s if settings.client_gone == "drain" else 0.0,
     )
 

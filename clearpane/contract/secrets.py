@@ -10,6 +10,7 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from urllib.parse import unquote_to_bytes
 
 REDACTED = "[redacted]"
@@ -68,7 +69,9 @@ _CUT_BYTES_MAX = 4096
 
 _KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 _SECRET_HEADER = re.compile(rb"(?:proxy-|helicone-|clearpane-)?(?:authorization|auth)|(?:.*-)?(?:key|token|secret)")
-_HARMLESS_HEADERS = frozenset({b"idempotency-key"})
+_HARMLESS_HEADERS = frozenset({b"idempotency-key", b"sec-websocket-key"})  # the latter is drawn anew for each connection
+# Browsers cannot set headers on a WebSocket: they name `openai-insecure-api-key.<key>` as a protocol they would speak.
+_PROTOCOLS_HEADER = b"sec-websocket-protocol"
 _SECRET_PARAMETER = re.compile(
     rb"(?:.*[-_.])?(?:key|apikey|token|secret|password|passwd|sig|signature|credential|credentials|auth|authorization)", re.IGNORECASE
 )
@@ -110,7 +113,7 @@ def _names(allowed: frozenset[bytes]) -> tuple[frozenset[bytes], tuple[bytes, ..
 def _holds(raw_name: bytes) -> bytes | None:
     """The small-letter name of a header that holds secrets, else None."""
     name = raw_name.lower()
-    secret = name == b"cookie" or (name not in _HARMLESS_HEADERS and _SECRET_HEADER.fullmatch(name))
+    secret = name in {b"cookie", _PROTOCOLS_HEADER} or (name not in _HARMLESS_HEADERS and _SECRET_HEADER.fullmatch(name))
     return name if secret else None
 
 
@@ -123,7 +126,8 @@ def credential_of(raw_headers: Iterable[tuple[bytes, bytes]], raw_query: bytes) 
     for name in _KEY_HEADERS:
         if key := _bare(shown.get(name, b"")):
             return key
-    return next((value for value in _query_secrets(raw_query) if value), None)
+    others = chain(_protocol_secrets(shown.get(_PROTOCOLS_HEADER, b"")), _query_secrets(raw_query))
+    return next((value for value in others if value), None)
 
 
 def credentials_of(raw_headers: Iterable[tuple[bytes, bytes]], raw_query: bytes) -> tuple[bytes, ...]:
@@ -137,6 +141,8 @@ def _secrets_in(headers: tuple[tuple[bytes, bytes], ...], raw_query: bytes) -> t
     for name, value in headers:
         if name == b"cookie":
             found.update(v for v in _cookie_values(value) if len(v) >= _COOKIE_BYTES_MIN)
+        elif name == _PROTOCOLS_HEADER:
+            found.update(_protocol_secrets(value))
         else:
             found.update(_spellings(_bare(value)))
     for value in _query_secrets(raw_query):
@@ -170,6 +176,13 @@ def _spellings(key: bytes) -> Iterator[bytes]:
 def _cookie_values(value: bytes) -> Iterator[bytes]:
     for pair in value.split(b";"):
         yield pair.partition(b"=")[2].strip()
+
+
+def _protocol_secrets(value: bytes) -> Iterator[bytes]:
+    for protocol in value.split(b","):
+        name, _, secret = protocol.strip().partition(b".")
+        if _SECRET_PARAMETER.fullmatch(name):
+            yield secret
 
 
 def _query_secrets(raw_query: bytes) -> Iterator[bytes]:
@@ -212,6 +225,7 @@ _FORMS: dict[bytes, tuple[re.Pattern[bytes], int]] = {
         *((b"sk-" + name, _BASE64URL, 16) for name in (b"ant-", b"proj-", b"or-", b"svcacct-", b"admin-", b"lf-", b"helicone-")),
         (b"sk-", _BASE64URL, 17),  # judged further: `sk-learn-compatible-estimators` is none
         (b"csk-", _BASE62, 24),
+        (b"ek_", _BASE62, 24),  # OpenAI's ephemeral keys, which clients are handed for a realtime session
         (b"pk-helicone-", _BASE64URL, 16),
         (b"AIza", _BASE64URL, 30),
         (b"gsk_", _BASE62, 20),

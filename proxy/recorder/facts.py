@@ -15,8 +15,10 @@ from clearpane.contract import bodies, secrets
 from clearpane.contract.envelope import SCHEMA, Facts
 from proxy.chunk_times import gap_quantile_ms
 from proxy.recorder.note import Kind, Note, Side
+from proxy.recorder.transcript import deflated, transcript
 
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/vnd.amazon.eventstream", "application/stream+json")
+_SWITCHED = 101  # to a WebSocket
 # Of a compressed error answer, when opened: providers' errors are a few hundred bytes.
 _ERROR_BYTES_MAX, _ERROR_RATIO_MAX = 256 << 10, 100
 # Callers send a handful of heads all day.
@@ -43,8 +45,8 @@ def facts_of(note: Note, hostname: str) -> tuple[Facts, bytes, bytes]:
         "timing": _timing(note),
         "policy": _policy(plan["omitted"], list(_SIDES) if note.dropped else []),
     }
-    request = _body(facts, "request", note.request, note.secrets)
-    response = _body(facts, "response", note.response, note.secrets)
+    request = _body(facts, "request", note.request, note)
+    response = _body(facts, "response", note.response, note)
     return facts, request, response
 
 
@@ -69,7 +71,8 @@ def _side(headers: dict[str, str]) -> Facts:
 def _response(note: Note) -> Facts:
     lines = (line.partition(b":") for line in note.head.split(b"\r\n") if line) if note.head is not None else ()
     headers = secrets.safe_headers(((name, value.strip(b" \t")) for name, _, value in lines), secrets.ALLOWED_RESPONSE_HEADERS)
-    streamed = headers.get("content-type", "").startswith(_STREAM_TYPES) if note.status is not None else None
+    streams = note.status == _SWITCHED or headers.get("content-type", "").startswith(_STREAM_TYPES)
+    streamed = streams if note.status is not None else None
     error = None if note.error is None else dict(zip(("source", "type", "message"), note.error, strict=True))
     return {"status": note.status, **_side(headers), "streamed": streamed, "end": note.end, "error": error}
 
@@ -105,7 +108,7 @@ def _policy(omitted: list[str], dropped: list[str]) -> Facts:
     }
 
 
-def _body(facts: Facts, name: str, noted: tuple[int, bool, str | None, list[bytes]] | None, known: tuple[bytes, ...]) -> bytes:
+def _body(facts: Facts, name: str, noted: tuple[int, bool, str | None, list[bytes]] | None, note: Note) -> bytes:
     """Fills in what is known of one side's body. Returns what is kept of it."""
     if noted is None:
         return b""
@@ -115,9 +118,15 @@ def _body(facts: Facts, name: str, noted: tuple[int, bool, str | None, list[byte
     side["body_sha256"] = found.sha256 or hashlib.sha256(wire).hexdigest()
     if facts["policy"]["dropped"]:
         return b""
-    kept, count = secrets.scrub(wire, known)
+    if note.times_ms is not None:
+        kept, cut, count = transcript(
+            found.pieces, note.times_ms[_SIDES.index(name)], deflated=deflated(note.head or b""), known=note.secrets
+        )
+        side["truncated"] = found.truncated or cut
+    else:
+        kept, count = secrets.scrub(wire, note.secrets)
     if name == "response" and side["content_encoding"] and (side["status"] or 0) >= 400:
-        kept, count = _open_error(side, kept, known, complete=not found.truncated)
+        kept, count = _open_error(side, kept, note.secrets, complete=not found.truncated)
     facts["policy"]["redactions"] += count
     return kept
 

@@ -173,7 +173,7 @@ def _without_bodies(note: Note) -> Note:
     """The digests stay: they are of the bytes that were seen. Without a body there is nothing to leave out."""
     if note.request is None or note.response is None or not (note.request[3] or note.response[3]):
         return note
-    return note._replace(request=_bare(note.request), response=_bare(note.response), dropped=True)
+    return note._replace(request=_bare(note.request), response=_bare(note.response), dropped=True, times_ms=None)
 
 
 def _bare(side: tuple[int, bool, str | None, list[bytes]]) -> tuple[int, bool, str | None, list[bytes]]:

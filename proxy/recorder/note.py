@@ -59,6 +59,8 @@ class Note(NamedTuple):
     response: tuple[int, bool, str | None, list[bytes]] | None = None
     secrets: tuple[bytes, ...] = ()
     dropped: bool = False  # bodies left out, for want of room in the queue
+    # Of a WebSocket, whose bodies are frames: when each piece of the request's and of the answer's side came.
+    times_ms: tuple[list[float], list[float]] | None = None
 
 
 class Owed(NamedTuple):

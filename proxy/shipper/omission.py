@@ -5,6 +5,7 @@ structures and fields named here, and nothing else. No prompt, answer, tool argu
 """
 
 import re
+from base64 import b64decode, b64encode
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ import orjson
 _STRUCTURES = frozenset({
     "choices", "delta", "message", "response", "candidates", "error", "incomplete_details", "output", "item", "content_block",
     "stream_options", "generationConfig", "generation_config", "thinkingConfig", "thinking", "reasoning", "promptFeedback",
-    "inferenceConfig",
+    "inferenceConfig", "session", "setup", "serverContent",
 })  # fmt: skip
 # Everything below these is numbers and kinds by definition.
 _MEASURES = frozenset({
@@ -26,12 +27,15 @@ _TEXTS = frozenset({
     "system_fingerprint", "finish_reason", "finishReason", "stop_reason", "stopReason", "status", "reason", "blockReason", "code",
     "effort", "reasoning_effort", "created_at", "createTime", "done_reason", "event_id", "previous_response_id", "anthropic_version",
 })  # fmt: skip
+# The JSON of a WebSocket's message within its line, in base64 where the message was binary (Gemini's are).
+_MESSAGE = "data"
 _NUMBERS = frozenset({
-    "created", "created_at", "index", "n", "seed", "temperature", "top_p", "top_k", "topP", "topK", "max_tokens", "maxTokens",
+    "created", "created_at", "at_ms", "index", "n", "seed", "temperature", "top_p", "top_k", "topP", "topK", "max_tokens", "maxTokens",
     "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens_to_sample", "budget_tokens", "thinkingBudget",
     "candidateCount", "frequency_penalty", "presence_penalty", "frequencyPenalty", "presencePenalty", "stream", "include_usage",
-    "store", "done", "background", "logprobs", "top_logprobs", "parallel_tool_calls", "sequence_number", "dimensions", "code", "status",
-    "completed_at", "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration",
+    "store", "done", "turnComplete", "background", "logprobs", "top_logprobs", "parallel_tool_calls", "sequence_number", "dimensions",
+    "code", "status", "completed_at", "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count",
+    "eval_duration",
 })  # fmt: skip
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/@+-]{1,200}")
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -89,9 +93,21 @@ def _field(key: str, value: Any, depth: int) -> Any:
         return _measures(value, depth + 1)
     if isinstance(value, dict | list):
         return _structure(value, depth + 1) if key in _STRUCTURES else None
+    if key == _MESSAGE and isinstance(value, str):
+        return _of_message(value) if depth == 0 else None
     if isinstance(value, str):
         return value if key in _TEXTS and _IDENTIFIER.fullmatch(value) else None
     return value if key in _NUMBERS else None
+
+
+def _of_message(data: str) -> str | None:
+    if (kept := _of_json(data)) is not None:
+        return kept
+    try:
+        packed = _of_json(b64decode(data, validate=True).decode())
+    except ValueError:
+        return None
+    return None if packed is None else b64encode(packed.encode()).decode()
 
 
 def _measures(value: Any, depth: int) -> Any:

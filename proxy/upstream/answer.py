@@ -47,7 +47,7 @@ class Head:
 
     @property
     def interim(self) -> bool:
-        return self.status < 200
+        return self.status < 200 and self.status != 101
 
     @property
     def headers(self) -> Headers:

@@ -1,7 +1,10 @@
 """One connection to an upstream: an asyncio protocol around the parser. It serves one call at a time."""
 
 import asyncio
+import contextlib
 import select
+import socket
+import struct
 from time import monotonic
 from typing import Protocol, cast
 
@@ -13,6 +16,7 @@ _READ_BYTES = 256 << 10
 _READ = memoryview(bytearray(_READ_BYTES))
 # Above this many unsent bytes the upload waits; the same as asyncio's own default for sockets.
 WRITE_BUFFER_BYTES_MAX = 64 << 10
+_LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 class Sink(Protocol):
@@ -21,6 +25,16 @@ class Sink(Protocol):
     def on_events(self, events: list[Event]) -> None: ...
 
     def on_fault(self, fault: UpstreamFault) -> None: ...
+
+
+class Switched(Protocol):
+    """Who has both ways of a connection that speaks another protocol now. Its answer's pieces still come to the sink."""
+
+    def upstream_full(self) -> None: ...
+
+    def upstream_taking(self) -> None: ...
+
+    def upstream_ended(self) -> None: ...  # nothing more comes from there; it may still read
 
 
 class Home(Protocol):
@@ -41,11 +55,13 @@ class Connection(asyncio.BufferedProtocol):
         "_poll",
         "_request_sent",
         "_sink",
+        "_switched",
         "_transport",
         "_writable",
         "last_activity_s",
         "paused",
         "served",
+        "silence_s_max",
     )
 
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,6 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         self._sink: Sink | None = None
         self._parser: Parser | None = None
         self._request_sent = False
+        self._switched: Switched | None = None
+        self.silence_s_max: float | None = None  # where it is another than the pool's
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -106,6 +124,36 @@ class Connection(asyncio.BufferedProtocol):
             self.last_activity_s = monotonic()
             if not self.closed and self._transport is not None:
                 self._transport.resume_reading()
+
+    def may_switch(self) -> None:
+        """The request in flight asks for a WebSocket."""
+        assert self._parser is not None
+        self._parser.may_switch = True
+
+    def switch(self, switched: Switched, silence_s_max: float) -> None:
+        self._switched, self.silence_s_max = switched, silence_s_max
+
+    def end(self) -> bool:
+        """The client sends no more. False where only the whole connection can be ended (TLS): it is."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        if self._transport.can_write_eof():
+            with contextlib.suppress(OSError):  # it was reset meanwhile, which is told elsewhere
+                self._transport.write_eof()
+            return True
+        self.finish()
+        return False
+
+    def finish(self) -> None:
+        """Closes when all is written."""
+        self._sink = None
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+        self.close()
 
     def fail(self, fault: UpstreamFault) -> None:
         """Ends the call in flight with `fault`, and the connection."""
@@ -156,12 +204,23 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.close()
 
+    def eof_received(self) -> bool:
+        """True keeps the connection, for what the client still sends; TLS ends with both ways at once."""
+        if self._switched is None or self._sink is None or self._transport is None or not self._transport.can_write_eof():
+            return False
+        self._switched.upstream_ended()
+        return not self.closed
+
     def pause_writing(self) -> None:
         self._writable.clear()
+        if self._switched is not None:
+            self._switched.upstream_full()
 
     def resume_writing(self) -> None:
         self.last_activity_s = monotonic()
         self._writable.set()
+        if self._switched is not None:
+            self._switched.upstream_taking()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -31,6 +31,12 @@ class ReadTimeout(UpstreamFault):
     end = "timeout"
 
 
+class Silent(ReadTimeout):
+    """Nothing came and went on a WebSocket for longer than the deadline."""
+
+    reason = "websocket_idle"
+
+
 class Broken(UpstreamFault):
     """The connection ended before the answer did."""
 

@@ -3,7 +3,7 @@
 A body is handed on as it came, framing included (`raw`), with the payload inside it (`payload`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.upstream.answer import Framing, Head, parse_head
 from proxy.upstream.chunks import Chunks
@@ -25,14 +25,30 @@ Event = Head | Piece | None  # None: the message is complete
 
 
 class Parser:
-    """One answer. `feed` returns what the bytes brought, in order; the last event of an answer is None."""
+    """One answer. `feed` returns what the bytes brought, in order; the last event of an answer is None.
 
-    __slots__ = ("_chunks", "_head_bytes_max", "_headers_max", "_held", "_interim", "_left", "_method", "complete", "excess", "head")
+    `may_switch`: a WebSocket was asked for. Behind the 101 everything is body, until the connection's end.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_head_bytes_max",
+        "_headers_max",
+        "_held",
+        "_interim",
+        "_left",
+        "_method",
+        "complete",
+        "excess",
+        "head",
+        "may_switch",
+    )
 
     def __init__(self, method: str, *, head_bytes_max: int, headers_max: int) -> None:
         self.head: Head | None = None
         self.complete = False
         self.excess = False  # bytes came behind the end of the message
+        self.may_switch = False
         self._method = method
         self._head_bytes_max = head_bytes_max
         self._headers_max = headers_max
@@ -77,7 +93,7 @@ class Parser:
         self._held = b""
         head = parse_head(block, self._method)
         if head.status == 101:
-            raise Malformed("the upstream switched protocols, which nobody had asked for")
+            head = self._switched(head)
         if head.interim:
             self._interim += 1
             if self._interim > INTERIM_MAX:
@@ -90,6 +106,14 @@ class Parser:
         if self.head is not None and (head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length)):
             self._end(events)
         return data[end + 4 :]
+
+    def _switched(self, head: Head) -> Head:
+        """Its hop-by-hop lines go on to the client, who asked for them."""
+        if not self.may_switch:
+            raise Malformed("the upstream switched protocols, which nobody had asked for")
+        if [value.lower() for name, value in head.headers if name.lower() == b"upgrade"] != [b"websocket"]:
+            raise Malformed("the upstream switched to a protocol other than the WebSocket that was asked for")
+        return replace(head, passing=head.fields, framing=Framing.CLOSE, persistent=False)
 
     def _feed_body(self, head: Head, data: bytes, events: list[Event]) -> bytes:
         if self._chunks is not None:

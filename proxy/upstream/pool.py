@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import aiohappyeyeballs
 
 from proxy.upstream.connection import Connection
-from proxy.upstream.faults import ConnectFailed, ConnectTimeout, ReadTimeout
+from proxy.upstream.faults import ConnectFailed, ConnectTimeout, ReadTimeout, Silent
 from proxy.upstream.guard import is_forbidden
 from proxy.upstream.origin import Origin
 
@@ -143,8 +143,13 @@ class Pool:
             if connection in idle:
                 if silent_s >= self._bounds.idle_s:
                     connection.close()
-            elif not connection.paused and silent_s > self._bounds.read_timeout_s:
-                connection.fail(ReadTimeout(f"the upstream was silent for {self._bounds.read_timeout_s:g} s (read_timeout_s)"))
+            elif not connection.paused and silent_s > (connection.silence_s_max or self._bounds.read_timeout_s):
+                connection.fail(self._silent(connection))
+
+    def _silent(self, connection: Connection) -> ReadTimeout:
+        if connection.silence_s_max is not None:
+            return Silent(f"the WebSocket was silent for {connection.silence_s_max:g} s (websocket_idle_s)")
+        return ReadTimeout(f"the upstream was silent for {self._bounds.read_timeout_s:g} s (read_timeout_s)")
 
 
 class _OriginHome:

@@ -50,6 +50,7 @@ KEYS = {
     "perplexity": f"pplx-{chars(BASE62, 48)}",
     "nvidia": f"nvapi-{chars(URL64, 64)}",
     "cerebras": f"csk-{chars(BASE62, 48)}",
+    "openai-ephemeral": f"ek_{chars(HEX, 32)}",
     "together": f"tgp_v1_{chars(URL64, 43)}",
     "aws-id": f"AKIA{chars(string.ascii_uppercase + '234567', 16)}",
     "aws-temporary-id": f"ASIA{chars(string.ascii_uppercase + '234567', 16)}",
@@ -263,6 +264,9 @@ BEARER = (b"Authorization", b"Bearer sk-ant-secret-0123456789")
             b"AKIDEXAMPLE",
         ),
         ([(b"content-type", b"text/plain")], b"", None),
+        ([(b"Sec-WebSocket-Protocol", b"realtime, openai-insecure-api-key.sk-k7, openai-beta.realtime-v1")], b"", b"sk-k7"),
+        ([(b"sec-websocket-protocol", b"xai-client-secret.a.b.c")], b"key=k8", b"a.b.c"),
+        ([(b"sec-websocket-protocol", b"realtime, openai-beta.realtime-v1"), (b"Sec-WebSocket-Key", b"bm9uY2U=")], b"", None),
     ],
 )
 def test_the_key_of_a_caller(headers: list[tuple[bytes, bytes]], query: bytes, key: bytes | None) -> None:
@@ -279,6 +283,8 @@ def test_every_secret_of_a_request() -> None:
         (b"Idempotency-Key", b"not-a-secret-at-all"),
         (b"X-Trace", b"not-a-secret-either"),
         (b"x-api-key", b"short"),
+        (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        (b"Sec-WebSocket-Protocol", b"realtime, openai-insecure-api-key.sk-of-a-browser,openai-beta.realtime-v1"),
     ]
     assert set(credentials_of(headers, b"key=ab%2Fcdefgh&q=harmless-value")) == {
         b"sk-ant-secret-0123456789",
@@ -289,11 +295,16 @@ def test_every_secret_of_a_request() -> None:
         b"custom-token-value",
         b"ab%2Fcdefgh",
         b"ab/cdefgh",
+        b"sk-of-a-browser",
     }
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([b"authorization", b"cookie", b"x-api-key", b"x-y-token"]), st.binary(max_size=40))),
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"authorization", b"cookie", b"x-api-key", b"x-y-token", b"sec-websocket-protocol"]), st.binary(max_size=40)
+        )
+    ),
     st.binary(max_size=60),
 )
 def test_credentials_of_garbage_raise_nothing(headers: list[tuple[bytes, bytes]], query: bytes) -> None:

@@ -226,3 +226,62 @@ async def worker(tmp_path: Path, origin: Origin) -> AsyncIterator[Worker]:
     yield Worker(port, process.children("proxy.worker")[0])
     await hang_up()
     process.stop()
+
+
+WEBSOCKET_KEY = b"sk-a-key-of-the-caller-0123456789"
+ASK = (
+    b"GET /v1/realtime?model=gpt-realtime HTTP/1.1\r\nHost: p\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+    b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.%b\r\n\r\n" % WEBSOCKET_KEY
+)
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Odd: 1\r\nSec-WebSocket-Accept: x\r\n\r\n"
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass
+class Raw:
+    """Raw sockets at both ends of one WebSocket; `head` is the answer's, `asked` the request's."""
+
+    proxy: Proxy
+    client: Ends
+    server: Ends
+    head: bytes
+    asked: bytes
+
+    def close(self) -> None:
+        for _, writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+Open = Callable[..., Awaitable[Raw]]
+
+
+@pytest.fixture
+async def open_raw(upstream: Upstream, start_proxy: Callable[..., Awaitable[Proxy]]) -> AsyncIterator[Open]:
+    opened: list[Raw] = []
+
+    async def open_one(switch: bytes = SWITCH, proxy: Proxy | None = None, **settings: Any) -> Raw:
+        asked: asyncio.Future[tuple[bytes, Ends]] = asyncio.get_running_loop().create_future()
+        over = asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(switch)
+            asked.set_result((head, (reader, writer)))
+            await over.wait()
+
+        upstream.script = script
+        proxy = proxy or await start_proxy(**settings)
+        reader, writer = await proxy.connect()
+        writer.write(ASK)
+        async with asyncio.timeout(WAIT_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            seen, server = await asked
+        opened.append(Raw(proxy, (reader, writer), server, head, seen))
+        return opened[-1]
+
+    yield open_one
+    for raw in opened:
+        raw.close()

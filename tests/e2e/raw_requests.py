@@ -9,6 +9,8 @@ INNER = b"GET /v1/smuggled HTTP/1.1\r\nHost: p\r\n\r\n"
 LINE = b"POST /v1/x HTTP/1.1\r\nHost: p\r\n"
 CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
+UPGRADE = b"GET /v1/realtime HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+UPGRADE += b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
 REFUSED = {
     "length and coding": LINE + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER,
@@ -55,8 +57,11 @@ REFUSED = {
     "authority target": b"CONNECT evil.test:443 HTTP/1.1\r\nHost: p\r\n\r\n",
     "HTTP/2.0": b"GET /v1/x HTTP/2.0\r\nHost: p\r\n\r\n",
     "HTTP/3": b"GET /v1/x HTTP/3\r\nHost: p\r\n\r\n",
-    "upgrade": b"GET /v1/realtime HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "upgrade with a body": UPGRADE.replace(b"\r\n\r\n", b"\r\nContent-Length: %d\r\n\r\n" % len(INNER)) + INNER,
+    "upgrade with chunks": UPGRADE.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n") + INNER,
+    "upgrade of a POST": UPGRADE.replace(b"GET", b"POST"),
+    "upgrade to one of two": UPGRADE.replace(b"websocket", b"websocket, h2c"),
+    "upgrade to TLS": UPGRADE.replace(b"websocket", b"TLS/1.0"),
     "h2c": b"GET /v1/x HTTP/1.1\r\nHost: p\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n",
     "head too large": LINE + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
     "too many headers": LINE + b"".join(b"X-%d: a\r\n" % n for n in range(400)) + b"\r\n",
@@ -139,6 +144,7 @@ ONE = {
     "a GET with a body": (b"GET /v1/x HTTP/1.1\r\nHost: p\r\nContent-Length: 4\r\n\r\nabcd", b"abcd"),
     "trailers": (LINE + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Trailer: b\r\n\r\n", b"a"),
     "a chunk extension": (LINE + b"Transfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n0\r\n\r\n", b"a"),
+    "an upgrade that the upstream declines": (UPGRADE, b""),
     "a body that looks like a request": (LINE + b"Content-Length: %d\r\n\r\n%b" % (len(INNER), INNER), INNER),
     "CHUNKED in capitals": (LINE + b"Transfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n0\r\n\r\n", b"a"),
     "connection names the framing": (LINE + b"Connection: content-length\r\nContent-Length: 4\r\n\r\nabcd", b"abcd"),

@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from clearpane.contract import members
+from tests.e2e.conftest import SWITCH
 from tests.e2e.system import Process, clearpane, free_port, settled
 
 MARK = "CaNaRy0123456789AbCdEf"
@@ -32,6 +33,11 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
+            if b"Upgrade: websocket" in head:
+                quote = b"\x82\x7e" + len(head).to_bytes(2, "big") + head
+                writer.write(SWITCH + quote + b"\x81" + quote[1:] + b"\x88\x00")
+                await writer.drain()
+                break
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             body = await reader.readexactly(length)
             if b"/malformed" in head:
@@ -46,7 +52,8 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             )
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
+        pass
+    writer.close()
 
 
 def requests() -> list[bytes]:
@@ -62,6 +69,10 @@ def requests() -> list[bytes]:
                 f"Content-Length: {len(body)}\r\n\r\n".encode()
                 + body
             )
+        made.append(
+            f"GET /v1/realtime?api-key={key} HTTP/1.1\r\nHost: p\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{key}\r\n\r\n".encode()
+        )
     made.append(b"POST /v1/x HTTP/1.1\r\nHost: p\r\nBroken header %b\r\n\r\n" % KEYS["openai"].encode())
     return made
 

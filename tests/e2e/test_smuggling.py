@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy.client import assert_c_parser
+from proxy.answered import assert_c_parser
 from tests.e2e.conftest import Proxy, Upstream
 from tests.e2e.raw_requests import CHUNKED, LINE, ONE, REFUSED
 from tests.e2e.wire import Message, Origin, Wire, connect, read_answer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Proxy, Upstream
+from tests.e2e.conftest import ASK, SWITCH, WAIT_S, Proxy, Upstream
 
 StartProxy = Callable[..., Awaitable[Proxy]]
 POST = b"POST /secure/v1/chat/completions HTTP/1.1\r\nHost: p\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
@@ -97,3 +97,39 @@ async def test_plain_http_where_tls_was_expected_is_refused(upstream: Upstream, 
     status, reason, message = reason_of(await proxy.call(POST))
     assert (status, reason) == (b"502", "upstream_connect")
     assert "TLS with localhost" in message
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+@pytest.mark.parametrize("close", [b"\x88\x00", b""])
+async def test_a_websocket_over_tls_ends_on_both_sides(
+    first: str, close: bytes, certificate: Path, secure: Upstream, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS knows no half of an end: who sees one ends the whole."""
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCH + b"\x81\x05hello")
+        seen.put_nowait(await reader.readexactly(11))
+        if first == "upstream":
+            writer.write(close)
+        else:
+            seen.put_nowait(await reader.read(-1))
+
+    secure.script = script
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    proxy = await start_proxy(upstream={"secure": f"https://localhost:{secure.port}"})
+    reader, writer = await proxy.connect()
+    writer.write(ASK.replace(b"GET /v1/", b"GET /secure/v1/"))
+    await asyncio.wait_for(reader.readuntil(b"hello"), WAIT_S)
+    writer.write(b"\x81\x85\0\0\0\0hello")
+    assert await asyncio.wait_for(seen.get(), WAIT_S) == b"\x81\x85\0\0\0\0hello"
+    if first == "client":
+        writer.write(close)
+        writer.write_eof()
+        assert await asyncio.wait_for(seen.get(), 0.5) == close
+    else:
+        assert await asyncio.wait_for(reader.read(-1), 0.5) == close
+    writer.close()
+    end = "complete" if close else "client_disconnected" if first == "client" else "upstream_error"
+    assert (await proxy.record())[0]["response"]["end"] == end

@@ -1,8 +1,10 @@
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy import capture as captures
 from proxy.capture import Budget, Capture
 from proxy.chunk_times import GAPS_MAX, MARKS_MAX, ChunkTimes, gap_quantile_ms
 
@@ -49,3 +51,26 @@ def test_no_gap_without_two_pieces() -> None:
     times.add(1.0, 5)
     assert (times.first_ms, times.noted()) == (1.0, (1, [(1.0, 5)], [], None, 1.0))
     assert gap_quantile_ms([], 0.5) is None
+
+
+def test_a_timed_capture_knows_when_each_kept_piece_came_and_keeps_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures, "TIMED_PIECES_MAX", 3)
+    now_ms, budget = iter([1.0, 2.0, 3.0, 4.0]), Budget(100)
+    capture = Capture(100, budget).timed(lambda: next(now_ms))
+    for piece in (b"ab", b"c", b"de", b"f"):
+        capture.add(piece)
+    assert capture.times_ms == [1.0, 2.0, 3.0]
+    assert capture.close() == (6, True, hashlib.sha256(b"abcdef").hexdigest(), [b"ab", b"c", b"de"])
+    assert budget.used == 0
+
+
+def test_a_timed_capture_leaves_half_of_the_budget_to_others() -> None:
+    budget = Budget(100)
+    timed, other = Capture(100, budget).timed(lambda: 1.0), Capture(100, budget)
+    for _ in range(6):
+        timed.add(b"0123456789")
+    other.add(b"x" * 50)
+    assert (timed.truncated, other.truncated, budget.used) == (True, False, 100)
+    timed.close()
+    other.close()
+    assert budget.used == 0

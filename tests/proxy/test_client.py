@@ -42,7 +42,10 @@ def test_errors_of_the_parser_still_go_through_handle_error() -> None:
     assert "self.handle_error(" in inspect.getsource(RequestHandler._make_error_handler)
 
 
-@pytest.mark.parametrize("name", ["_waiter", "max_field_size", "_keepalive_handle", "_messages", "_current_request", "_buffer_paused"])
+@pytest.mark.parametrize(
+    "name",
+    ["_waiter", "max_field_size", "_keepalive_handle", "_messages", "_message_tail", "_current_request", "_buffer_paused", "_upgraded"],
+)
 def test_a_connection_still_has_what_ours_looks_at(name: str) -> None:
     assert name in {slot for cls in RequestHandler.__mro__ for slot in getattr(cls, "__slots__", ())}
 
@@ -74,3 +77,20 @@ def test_aiohttp_still_waits_for_requests_and_takes_bytes_as_ours_expects() -> N
     assert "self._waiter = loop.create_future()" in start
     assert "self._waiter = None" in start
     assert "if self._force_close or self._close:" in received
+
+
+def test_aiohttp_still_keeps_what_follows_an_upgrade_and_leaves_its_parser_out_of_it() -> None:
+    received = inspect.getsource(RequestHandler.data_received)
+    for part in (
+        "self._upgraded = upgraded",
+        "self._message_tail = tail",
+        "self._message_tail += data",
+        "self._pause_reading_for_buffer()",
+    ):
+        assert part in received
+    for name in ("pause_reading", "resume_reading"):
+        source = inspect.getsource(getattr(RequestHandler, name))
+        assert "if not self._upgraded" in source
+        assert f"self._{name.partition('_')[0]}_transport_reading()" in source
+    assert callable(RequestHandler._resume_reading_for_buffer)
+    assert "self._message_tail" in inspect.getsource(RequestHandler.finish_response)  # of an upgrade that was declined

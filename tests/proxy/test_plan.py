@@ -49,12 +49,38 @@ def test_a_plan_is_all_that_follows_from_a_head() -> None:
         ({"headers": [(b"Host", b"a b")]}, 400),
         ({"headers": [*HEADERS, (b"Transfer-Encoding", b"gzip, chunked")]}, 400),
         ({"upgrade": True}, 501),
+        ({"method": "GET", "upgrade": True, "headers": [(b"Host", b"p"), (b"Upgrade", b"h2c")]}, 501),
+        ({"method": "GET", "upgrade": True, "headers": [(b"Host", b"p"), (b"Upgrade", b"websocket, h2c")]}, 501),
+        ({"method": "GET", "upgrade": True, "headers": [(b"Host", b"p"), (b"Upgrade", b"websocket"), (b"upgrade", b"h2c")]}, 501),
+        ({"method": "POST", "upgrade": True, "headers": [(b"Host", b"p"), (b"Upgrade", b"websocket")]}, 501),
+        ({"method": "GET", "upgrade": True, "headers": [(b"Host", b"p"), (b"Upgrade", b"websocket"), (b"Content-Length", b"1")]}, 501),
+        ({"method": "GET", "upgrade": True, "headers": [(b"Host", b"p"), (b"Upgrade", b"websocket")], "version": (1, 0)}, 501),
     ],
 )
 def test_what_speaks_against_a_request_stands_in_its_plan(changes: dict[str, object], status: int) -> None:
     refusal = made().make(message(**changes)).refusal
     assert refusal is not None
     assert refusal.status == status
+
+
+def test_of_an_upgrade_to_websocket_two_lines_are_sent_on_and_no_other_of_the_hop() -> None:
+    headers = [
+        (b"Host", b"p"), (b"Connection", b"keep-alive, Upgrade"), (b"Keep-Alive", b"5"), (b"Upgrade", b"WebSocket"),
+        (b"Sec-WebSocket-Key", b"bm9uY2U="), (b"Sec-WebSocket-Extensions", b"permessage-deflate"),
+        (b"Sec-WebSocket-Protocol", b"realtime, openai-insecure-api-key.sk-of-a-browser-012345"),
+    ]  # fmt: skip
+    plan = made().make(message(method="GET", target="/v1/realtime?model=m", headers=headers, upgrade=True))
+    assert (plan.refusal, plan.websocket) == (None, True)
+    assert plan.head == (
+        b"GET /v1/realtime?model=m HTTP/1.1\r\nHost: api.openai.com\r\n"
+        b"Sec-WebSocket-Key: bm9uY2U=\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+        b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-of-a-browser-012345\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    )
+    assert b"sk-of-a-browser-012345" in plan.secrets
+    assert b"sk-of-a-browser" not in plan.facts
+    assert orjson.loads(plan.facts)["target"]["operation"] == "realtime"
+    assert not made().make(message()).websocket
 
 
 def test_plans_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

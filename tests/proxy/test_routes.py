@@ -53,6 +53,13 @@ def test_every_built_in_name_that_has_a_url_has_a_route_and_a_provider() -> None
         ("/model/m/converse-stream", "converse"),
         ("/v1/audio/speech/", "speech"),
         ("/v1/whatever", "other"),
+        ("/v1/realtime?model=gpt-realtime", "realtime"),
+        ("/openai/realtime?api-version=2025-04-01-preview&deployment=d", "realtime"),
+        ("/openai/v1/realtime", "realtime"),
+        ("/v1/realtime/client_secrets", "realtime"),
+        ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?key=k", "realtime"),
+        ("/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContentConstrained", "realtime"),
+        ("/ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent", "realtime"),
     ],
 )
 def test_operations(target: str, operation: str) -> None:

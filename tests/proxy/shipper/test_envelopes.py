@@ -235,6 +235,38 @@ def test_only_line_ends_end_a_line() -> None:
         assert '"usage":{"total_tokens":3}' in (omission.skeleton(event + 2 * end) or "")
 
 
+def test_the_skeleton_of_a_websocket_keeps_what_its_messages_cost() -> None:
+    messages = [
+        {"type": "session.created", "session": {"model": "gpt-realtime", "instructions": "PRIVATE", "tools": [{"name": "PRIVATE"}]}},
+        {"type": "response.output_audio.delta", "delta": "PRIVATE"},
+        {"type": "response.done", "response": {"output": [{"content": [{"transcript": "PRIVATE"}]}], "usage": {"total_tokens": 7}}},
+    ]
+    lines = [{"at_ms": 1.5, "type": "text", "data": json.dumps(message)} for message in messages]
+    gemini = {
+        "serverContent": {"modelTurn": {"parts": [{"text": "PRIVATE"}]}, "turnComplete": True},
+        "usageMetadata": {"totalTokenCount": 7},
+    }
+    binary = base64.b64encode(json.dumps(gemini).encode()).decode()
+    ends = [{"at_ms": 2.5, "type": "binary", "data": data} for data in ("UFJJVkFURQ==", binary)] + [
+        {"at_ms": 3.5, "type": "close", "code": 1000, "data": "PRIVATE"}
+    ]
+    kept = omission.skeleton("".join(json.dumps(line) + "\n" for line in lines + ends)) or ""
+    assert "PRIVATE" not in kept
+    assert "UFJJVkFURQ" not in kept
+    found = [json.loads(line) for line in kept.splitlines()]
+    assert [line.pop("at_ms") for line in found] == [1.5, 1.5, 1.5, 2.5, 2.5, 3.5]
+    assert json.loads(base64.b64decode(found[4].pop("data"))) == {
+        "serverContent": {"turnComplete": True},
+        "usageMetadata": {"totalTokenCount": 7},
+    }
+    assert found[3:] == [{"type": "binary"}, {"type": "binary"}, {"type": "close", "code": 1000}]
+    assert [json.loads(line["data"]) for line in found[:3]] == [
+        {"type": "session.created", "session": {"model": "gpt-realtime"}},
+        {"type": "response.output_audio.delta"},
+        {"type": "response.done", "response": {"output": [{}], "usage": {"total_tokens": 7}}},
+    ]
+
+
 def test_omitted_sides_leave_their_skeletons_only(lab: Any) -> None:
     body = json.dumps(CHAT).encode()
     envelope = completed(lab, body, gzip.compress(body), facts=lab.facts(omitted=("request", "response"), content_encoding="gzip"))

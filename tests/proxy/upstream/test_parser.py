@@ -106,6 +106,32 @@ def test_bytes_behind_the_end_never_reach_anybody_and_end_the_connection() -> No
     assert (seen.ended, seen.excess, seen.reusable) == (True, True, False)
 
 
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 400), max_size=20))
+def test_behind_a_switch_that_was_asked_for_everything_is_body(behind: bytes, cuts: list[int]) -> None:
+    parser, payload = Parser("GET", **LIMITS), b""
+    parser.may_switch = True
+    for piece in splits(SWITCH + behind, cuts):
+        for event in parser.feed(piece):
+            if isinstance(event, Head):
+                assert (event.status, event.passing) == (101, SWITCH[32:-2])
+            elif event is not None:
+                payload += event.raw
+    assert (payload, parser.complete, parser.reusable) == (behind, False, False)
+    parser.eof()
+    assert (parser.complete, parser.reusable) == (True, False)
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Upgrade: h2c\r\n", b"Upgrade: websocket\r\nUpgrade: h2c\r\n"])
+def test_a_switch_to_anything_else_is_malformed(upgrade: bytes) -> None:
+    parser = Parser("GET", **LIMITS)
+    parser.may_switch = True
+    with pytest.raises(Malformed, match="other than the WebSocket"):
+        parser.feed(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade + b"\r\n")
+
+
 def test_no_body_where_none_can_be() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
     assert feed([head], "HEAD").ended
