@@ -45,6 +45,13 @@ def address(folder: Path, port_name: str = "port") -> str:
     return f"127.0.0.1:{ports[port_name]}"
 
 
+def stated(folder: Path, port_name: str) -> str | None:
+    """HOST:PORT on loopback, if somebody gave this port a number."""
+    file = folder / "ports.json"
+    port = json.loads(file.read_text()).get(port_name) if file.exists() else None
+    return port and f"127.0.0.1:{port}"
+
+
 def execute(service: Service, folder: Path, *, tied: bool) -> None:
     """Becomes the service. A tied one dies with its parent, whatever ends that."""
     if tied:

@@ -1,22 +1,21 @@
 """The faults before the object store do what they say, between the real client and a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from clearpane.store import AlreadyExists, Store, StoreDenied, StoreError, StoreUnavailable
-from tests.faults.storefront import Storefront
+from tests.faults.front import Front
 
 pytestmark = pytest.mark.s3
 
 KEY = "calls/dt=2026-11-21/hour=02/one"
-Opened = Callable[[], Store]
 
 
 @pytest.fixture
-async def front(s3_environment: dict[str, str]) -> AsyncIterator[Storefront]:
-    found = Storefront(s3_environment)
+async def front(s3_environment: dict[str, str]) -> AsyncIterator[Front]:
+    found = Front(s3_environment["AWS_ENDPOINT_URL_S3"], s3_environment["AWS_SECRET_ACCESS_KEY"])
     await found.start()
     yield found
     found.clear()
@@ -29,9 +28,8 @@ def direct(s3_lake: str) -> Store:
 
 
 @pytest.fixture
-def through(direct: Store, front: Storefront, s3_lake: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    for name, value in front.environment.items():
-        monkeypatch.setenv(name, value)
+def through(direct: Store, front: Front, s3_lake: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", front.url)
     return Store.open(s3_lake)
 
 
@@ -49,7 +47,7 @@ async def test_without_faults_it_cannot_be_told_from_the_store(through: Store, d
 @pytest.mark.parametrize(
     ("status", "error"), [(500, StoreUnavailable), (503, StoreUnavailable), (409, StoreUnavailable), (403, StoreDenied)]
 )
-async def test_a_status_in_its_place(through: Store, direct: Store, front: Storefront, status: int, error: type[StoreError]) -> None:
+async def test_a_status_in_its_place(through: Store, direct: Store, front: Front, status: int, error: type[StoreError]) -> None:
     front.add(name="told", status=status, times=1)
     with pytest.raises(error):
         await through.create(KEY, b"one")
@@ -59,7 +57,7 @@ async def test_a_status_in_its_place(through: Store, direct: Store, front: Store
 
 
 @pytest.mark.parametrize("how", [{"drop": True}, {"lie": 412}, {"lie": 409}])
-async def test_an_answer_that_is_not_the_stores(through: Store, direct: Store, front: Storefront, how: dict[str, int]) -> None:
+async def test_an_answer_that_is_not_the_stores(through: Store, direct: Store, front: Front, how: dict[str, int]) -> None:
     front.add(name="told", times=1, **how)
     with pytest.raises(AlreadyExists if how == {"lie": 412} else StoreUnavailable):
         await through.create(KEY, b"one")
@@ -67,14 +65,14 @@ async def test_an_answer_that_is_not_the_stores(through: Store, direct: Store, f
 
 
 @pytest.mark.parametrize("how", ["cut_request", "flip"])
-async def test_a_body_that_is_damaged_on_its_way_leaves_no_object(through: Store, direct: Store, front: Storefront, how: str) -> None:
+async def test_a_body_that_is_damaged_on_its_way_leaves_no_object(through: Store, direct: Store, front: Front, how: str) -> None:
     front.add(name="told", times=1, **{how: True})
     with pytest.raises(StoreError):
         await through.create(KEY, b"one" * 1000)
     assert await direct.size(KEY) is None
 
 
-async def test_an_answer_that_is_cut(through: Store, front: Storefront) -> None:
+async def test_an_answer_that_is_cut(through: Store, front: Front) -> None:
     await through.create(KEY, b"one" * 1000)
     front.add(name="told", method="GET", cut_answer=True, times=1)
     with pytest.raises(StoreUnavailable):
@@ -82,14 +80,14 @@ async def test_an_answer_that_is_cut(through: Store, front: Storefront) -> None:
     assert await through.get(KEY) == b"one" * 1000
 
 
-async def test_without_the_condition_each_writer_wins(through: Store, direct: Store, front: Storefront) -> None:
+async def test_without_the_condition_each_writer_wins(through: Store, direct: Store, front: Front) -> None:
     front.add(name="told", strip="if-none-match")
     await through.create(KEY, b"one")
     await through.create(KEY, b"two")
     assert await direct.get(KEY) == b"two"
 
 
-async def test_a_request_that_is_held_goes_on_later(through: Store, direct: Store, front: Storefront) -> None:
+async def test_a_request_that_is_held_goes_on_later(through: Store, direct: Store, front: Front) -> None:
     fault = front.add(name="told", hold=asyncio.Event(), times=1)
     writing = asyncio.create_task(through.create(KEY, b"one"))
     await fault.met.wait()

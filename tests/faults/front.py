@@ -1,9 +1,10 @@
-"""What stands before a real object store and answers in its place, late, falsely, or not at all, as the test says."""
+"""What stands before a real object store, or an intake, and answers in its place, late, falsely, or not at all, as the test says."""
 
 import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "date
 
 @dataclass(eq=False, kw_only=True)
 class Fault:
-    """Meets requests of `method` whose path has `/folder/` in it: `times` of them, or with a probability of `share`."""
+    """Meets requests of `method` ("": of any) whose path has `/folder/` in it: `times` of them, or with a probability of `share`."""
 
     name: str
     method: str = "PUT"
@@ -33,6 +34,7 @@ class Fault:
     status: int | None = None  # answered in place of the store, which hears nothing
     strip: str | None = None  # this header is taken away (and the request signed anew)
     flip: bool = False  # one bit of the body
+    skew_s: float | None = None  # the client's clock is so much behind (the request is signed anew)
     cut_request: bool = False  # half of the body reaches the store, then both connections break
     lie: int | None = None  # this status is answered in place of the store's, which did what it was asked
     drop: bool = False  # the answer is lost, after the deed
@@ -40,17 +42,18 @@ class Fault:
     met: asyncio.Event = field(default_factory=asyncio.Event)
 
     def meets(self, method: str, path: str) -> bool:
-        return method == self.method and f"/{self.folder}/" in path and self.times != 0
+        return self.method in ("", method) and f"/{self.folder}/" in path and self.times != 0
 
 
-class Storefront:
-    """`environment` is how a client reaches the store through it. `counts`: how often each fault was met."""
+class Front:
+    """`target`: http://HOST:PORT. `secret`: of the store, for faults that change what is signed. `counts`: how often each fault was met."""
 
-    def __init__(self, environment: dict[str, str], seed: int = 0) -> None:
+    def __init__(self, target: str, secret: str = "", seed: int = 0) -> None:
         self.faults: list[Fault] = []
         self.counts: Counter[str] = Counter()
         self.requests = 0
-        self._environment = environment
+        self._target = target
+        self._secret = secret
         self._dice = random.Random(seed)
         self._session: aiohttp.ClientSession
         self._runner: web.AppRunner
@@ -68,9 +71,9 @@ class Storefront:
         await self._session.close()
 
     @property
-    def environment(self) -> dict[str, str]:
+    def url(self) -> str:
         host, port = self._runner.addresses[0][:2]
-        return {**self._environment, "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}"}
+        return f"http://{host}:{port}"
 
     def add(self, **how: Any) -> Fault:
         fault = Fault(**how)
@@ -95,6 +98,12 @@ class Storefront:
         if fault.cut_request:
             await self._send_half(request, body)
             return _broken(request)
+        try:
+            return await self._passed_on(request, body, fault)
+        except aiohttp.ClientError:
+            return _broken(request)  # what stands behind is gone
+
+    async def _passed_on(self, request: web.Request, body: bytes, fault: Fault) -> web.StreamResponse:
         async with self._forwarded(request, body, fault) as answer:
             content = await answer.read()
             if fault.drop:
@@ -123,18 +132,21 @@ class Storefront:
         headers = CIMultiDict(request.headers)
         if fault.strip is not None:
             headers.popall(fault.strip, None)
+        if fault.skew_s is not None:
+            headers["x-amz-date"] = f"{datetime.now(UTC) - timedelta(seconds=fault.skew_s):%Y%m%dT%H%M%SZ}"
+        if fault.strip is not None or fault.skew_s is not None:
             plain = {name.lower(): value for name, value in headers.items()}
-            headers["Authorization"] = signed_again(request.method, request.raw_path, plain, self._environment["AWS_SECRET_ACCESS_KEY"])
+            headers["Authorization"] = signed_again(request.method, request.raw_path, plain, self._secret)
         if fault.flip:
             body = body[:-1] + bytes([body[-1] ^ 1])
-        url = URL(self._environment["AWS_ENDPOINT_URL_S3"] + request.raw_path, encoded=True)
+        url = URL(self._target + request.raw_path, encoded=True)
         skipped = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
         return self._session.request(
             request.method, url, headers=headers, data=body or None, skip_auto_headers=skipped, allow_redirects=False
         )
 
     async def _send_half(self, request: web.Request, body: bytes) -> None:
-        target = urlsplit(self._environment["AWS_ENDPOINT_URL_S3"])
+        target = urlsplit(self._target)
         _, writer = await asyncio.open_connection(target.hostname, target.port)
         writer.write(_head(request.method, request.raw_path, request.headers) + body[: len(body) // 2])
         await writer.drain()
