@@ -172,6 +172,12 @@ class Stage:
         await asyncio.gather(*(process.ready() for process in (self._provider, self.proxy, *members)))
         self._loading = asyncio.create_task(self.load.run())
 
+    @property
+    def loading(self) -> "asyncio.Task[None]":
+        """Ends when all calls are made."""
+        assert self._loading is not None
+        return self._loading
+
     async def replace_proxy(self) -> None:
         """SIGTERM, a clean end, and the next one: calls are refused between the two."""
         await asyncio.to_thread(self.proxy.stop)

@@ -7,6 +7,7 @@ leaves one rule of the protocol out and asserts that this very check notices: a 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -27,7 +28,7 @@ from consumer.lake.pending import Limits, Pending
 from consumer.lake.tail import Tail
 from consumer.sources import partition
 from tests.consumer.lake.oracle import Judgement, judge
-from tests.consumer.lake.world import Consumer, Make, Outcome, World
+from tests.consumer.lake.world import Make, Outcome, Process, World
 
 KINDS = ("call", "call", "call", "started", "poison", "copy", "copy", "in doubt", "late", "an hour", "hole")
 CONSUMERS_MAX = 3
@@ -76,12 +77,12 @@ class Chains(RuleBasedStateMachine):
         for kind in kinds:
             self.world.broker.publish(kind)
 
-    @precondition(lambda self: len(self.world.consumers) < CONSUMERS_MAX)
+    @precondition(lambda self: len(self.world.processes) < CONSUMERS_MAX)
     @rule(limits=LIMITS)
     def start(self, limits: Limits) -> None:
         self.world.start(limits)
 
-    @precondition(lambda self: self.world.consumers)
+    @precondition(lambda self: self.world.processes)
     @rule(who=WHO, steps=st.integers(1, 30), messages=MESSAGES)
     def work(self, who: int, steps: int, messages: int) -> None:
         """It stands wherever it is then: a zombie, if for long."""
@@ -89,19 +90,19 @@ class Chains(RuleBasedStateMachine):
             if not self.world.step(self._consumer(who), messages):
                 return
 
-    @precondition(lambda self: self.world.consumers)
+    @precondition(lambda self: self.world.processes)
     @rule(who=WHO, at=WRITES, messages=MESSAGES)
     def sleep(self, who: int, at: str, messages: int) -> None:
         """Right before a write: until it is given its next step."""
         self._goes_to(who, at, messages)
 
-    @precondition(lambda self: self.world.consumers)
+    @precondition(lambda self: self.world.processes)
     @rule(who=WHO, at=WRITES, outcome=st.sampled_from(["answer lost", "answer lost", "refused", "denied"]), messages=MESSAGES)
     def fail(self, who: int, at: str, outcome: Outcome, messages: int) -> None:
         if self._goes_to(who, at, messages):
             self.world.answer(self._consumer(who), outcome)
 
-    @precondition(lambda self: self.world.consumers)
+    @precondition(lambda self: self.world.processes)
     @rule(who=WHO, at=WRITES, carried_out=st.booleans(), messages=MESSAGES)
     def kill(self, who: int, at: str, carried_out: bool, messages: int) -> None:
         if self._goes_to(who, at, messages):
@@ -114,7 +115,7 @@ class Chains(RuleBasedStateMachine):
     def a_write_of_the_dead_arrives(self, number: int) -> None:
         self.world.drift(number)
 
-    @precondition(lambda self: self.world.consumers)
+    @precondition(lambda self: self.world.processes)
     @rule(who=WHO)
     def rebalance(self, who: int) -> None:
         self.world.broker.owner = self._consumer(who)
@@ -170,8 +171,8 @@ class Chains(RuleBasedStateMachine):
                 return False
         return False
 
-    def _consumer(self, who: int) -> Consumer:
-        return self.world.consumers[who % len(self.world.consumers)]
+    def _consumer(self, who: int) -> Process:
+        return self.world.processes[who % len(self.world.processes)]
 
     def _chain_end(self) -> int:
         """By the objects alone."""
@@ -180,24 +181,29 @@ class Chains(RuleBasedStateMachine):
         return chains.manifest_of(self.world.objects[last.key("calls")], "").end if last else 0
 
 
+@contextmanager
+def hasten(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without pauses, without threads, in silence; a defect that a partition would survive by starting again is one here."""
+    for name in ("FIRST_PAUSE_S", "PAUSE_S_MAX", "DENIED_PAUSE_S"):
+        patch.setattr(patience, name, 0.0)
+    patch.setattr(chains, "UNDECIDED_PAUSE_S", 0.0)
+
+    async def at_once(function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+    patch.setattr(asyncio, "to_thread", at_once)
+    patch.setattr(partition, "BROKEN_PAUSE_S", float("nan"))  # sleeping so long is an error
+    log = logging.getLogger("consumer")
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(logging.NOTSET)
+
+
 Run = Callable[..., None]
 
 
 @pytest.fixture
 def run(envelope: Make, derivation: Derivation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Without pauses, without threads; a defect that a partition would survive by starting again is one here."""
-    for name in ("FIRST_PAUSE_S", "PAUSE_S_MAX", "DENIED_PAUSE_S"):
-        monkeypatch.setattr(patience, name, 0.0)
-    monkeypatch.setattr(chains, "UNDECIDED_PAUSE_S", 0.0)
-
-    async def at_once(function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", at_once)
-    monkeypatch.setattr(partition, "BROKEN_PAUSE_S", float("nan"))  # sleeping so long is an error
-    log = logging.getLogger("consumer")
-    log.setLevel(logging.CRITICAL)
-
     def play(examples: int, steps: int = 40, *, seeded: bool = False, **changes: Any) -> None:
         machine = type("Bound", (Chains,), {"make": staticmethod(envelope), "derivation": derivation, **changes})
         phases = [Phase.generate] if seeded else [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
@@ -209,8 +215,8 @@ def run(envelope: Make, derivation: Derivation, monkeypatch: pytest.MonkeyPatch)
             ),
         )  # fmt: skip
 
-    yield play
-    log.setLevel(logging.NOTSET)
+    with hasten(monkeypatch):
+        yield play
 
 
 @pytest.mark.timeout(600)

@@ -29,6 +29,7 @@ STEPS_MAX = 20_000  # of a consumer that nothing disturbs
 Make = Callable[..., dict[str, Any]]
 Outcome = Literal["done", "answer lost", "refused", "denied"]
 T = TypeVar("T")
+P = TypeVar("P", bound="Process")
 
 
 @dataclass(eq=False)
@@ -114,17 +115,15 @@ class Broker:
         return self.make(**({"request_id": name} | changes))
 
 
-class Consumer:
-    """One life of one group member with this partition; its way to the store and to Kafka is a queue of requests."""
+class Process:
+    """One life; its way to the store and to Kafka is a queue of requests."""
 
     def __init__(self, world: "World", limits: Limits) -> None:
         self.world = world
         self.requests: deque[Request] = deque()
-        self.position: int | None = None
         self.alive = True
-        lake = Lake(store=Wire(self), derivation=world.derivation, limits=limits)
-        self.partition = Partition(lake, LOG, self, Pace(flush_s=0.0, gate=asyncio.Semaphore(1)))
-        self.task = asyncio.ensure_future(self.partition.run())
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.lake = Lake(store=Wire(self), derivation=world.derivation, limits=limits)
 
     async def ask(self, act: Callable[[], T], *, writes: str | None = None) -> T:
         request = Request(act, writes and writes.partition("/")[0], asyncio.get_running_loop().create_future())
@@ -132,6 +131,23 @@ class Consumer:
             self.requests.append(request)
         found: T = await request.answer
         return found
+
+    def deliver(self, count: int) -> bool:
+        """What comes to it from outside; False: nothing."""
+        return False
+
+    def running(self) -> list["asyncio.Task[Any]"]:
+        return list(self.tasks)
+
+
+class Consumer(Process):
+    """A group member with this partition."""
+
+    def __init__(self, world: "World", limits: Limits) -> None:
+        super().__init__(world, limits)
+        self.position: int | None = None
+        self.partition = Partition(self.lake, LOG, self, Pace(flush_s=0.0, gate=asyncio.Semaphore(1)))
+        self.tasks.add(asyncio.ensure_future(self.partition.run()))
 
     async def bounds(self) -> tuple[int, int]:
         return await self.ask(lambda: (self.world.broker.first, self.world.broker.end))
@@ -160,26 +176,26 @@ class Consumer:
 
 
 class Wire(Store):
-    """A consumer's way to the store."""
+    """A process's way to the store."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-        self._world = consumer.world
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
 
     async def create(self, key: str, data: bytes) -> None:
-        await self._consumer.ask(lambda: self._world.create(key, data), writes=key)
+        await self._process.ask(lambda: self._world.create(key, data), writes=key)
 
     async def put(self, key: str, data: bytes) -> None:
-        await self._consumer.ask(lambda: self._world.put(key, data), writes=key)
+        await self._process.ask(lambda: self._world.put(key, data), writes=key)
 
     async def get(self, key: str) -> bytes:
-        return await self._consumer.ask(lambda: self._world.get(key))
+        return await self._process.ask(lambda: self._world.get(key))
 
     async def size(self, key: str) -> int | None:
-        return await self._consumer.ask(lambda: len(self._world.objects[key]) if key in self._world.objects else None)
+        return await self._process.ask(lambda: len(self._world.objects[key]) if key in self._world.objects else None)
 
     async def list(self, prefix: str, *, after: str | None = None) -> list[Entry]:
-        return await self._consumer.ask(lambda: self._world.list(prefix))
+        return await self._process.ask(lambda: self._world.list(prefix))
 
 
 class World:
@@ -192,7 +208,7 @@ class World:
         self.objects: dict[str, bytes] = {}
         self.genesis: int | None = None  # what the head said when the chain began
         self.vandalised = False  # somebody deleted indexes
-        self.consumers: list[Consumer] = []
+        self.processes: list[Process] = []
         self.adrift: list[Request] = []  # writes of the dead, still in the network
         self._conditional = conditional
 
@@ -215,39 +231,44 @@ class World:
         return [Entry(key, len(data)) for key, data in sorted(self.objects.items()) if key.startswith(prefix)]
 
     def start(self, limits: Limits) -> Consumer:
-        async def born() -> Consumer:
-            return Consumer(self, limits)
-
-        consumer = self._run(born())
-        self.consumers.append(consumer)
+        consumer = self.born(lambda: Consumer(self, limits))
         self.broker.owner = consumer
         return consumer
 
-    def answer(self, consumer: Consumer, outcome: Outcome = "done") -> bool:
+    def born(self, make: Callable[[], P]) -> P:
+        async def inside() -> P:
+            return make()
+
+        process = self._run(inside())
+        self.processes.append(process)
+        return process
+
+    def answer(self, process: Process, outcome: Outcome = "done") -> bool:
         """Its oldest request; False: it waits for nothing."""
-        if not consumer.requests:
+        if not process.requests:
             return False
-        request = consumer.requests.popleft()
+        request = process.requests.popleft()
         request.resolve(outcome if request.writes else "done")  # what only reads is asked again in any case
         self._settle()
         return True
 
-    def deliver(self, consumer: Consumer, count: int) -> bool:
-        found = consumer.deliver(count)
+    def deliver(self, process: Process, count: int) -> bool:
+        found = process.deliver(count)
         self._settle()
         return found
 
-    def step(self, consumer: Consumer, messages: int) -> bool:
+    def step(self, process: Process, messages: int) -> bool:
         """One answer, or where it waits for none its next messages; False: it has nothing to do."""
-        return self.answer(consumer) or self.deliver(consumer, messages)
+        return self.answer(process) or self.deliver(process, messages)
 
-    def kill(self, consumer: Consumer) -> None:
+    def kill(self, process: Process) -> None:
         """SIGKILL. What it had sent is in the network still."""
-        consumer.alive = False
-        self.consumers.remove(consumer)
-        self.adrift += [request for request in consumer.requests if request.writes]
-        consumer.requests.clear()
-        consumer.task.cancel()
+        process.alive = False
+        self.processes.remove(process)
+        self.adrift += [request for request in process.requests if request.writes]
+        process.requests.clear()
+        for task in process.running():
+            task.cancel()
         self._settle()
 
     def drift(self, number: int) -> None:
@@ -259,8 +280,8 @@ class World:
 
     def heal(self) -> bool:
         """Everybody dies, and one consumer works undisturbed until nothing is left. False: it stands still."""
-        for consumer in list(self.consumers):
-            self.kill(consumer)
+        for process in list(self.processes):
+            self.kill(process)
         last = self.start(Limits(records_max=100, bytes_max=1 << 20))
         for _ in range(STEPS_MAX):
             if not self.step(last, 7):
@@ -270,18 +291,16 @@ class World:
         return last.partition.delivering
 
     def close(self) -> None:
-        for consumer in list(self.consumers):
-            self.kill(consumer)
+        for process in list(self.processes):
+            self.kill(process)
         self.loop.close()
 
     def _settle(self) -> None:
-        async def settled() -> None:
-            while self.loop._ready:  # type: ignore[attr-defined]
-                await asyncio.sleep(0)
-
-        self._run(settled())
+        self._run(asyncio.sleep(0))
 
     def _run(self, work: Awaitable[T]) -> T:
+        """And then until everybody stands still."""
+
         async def whole() -> T:
             found = await work
             while self.loop._ready:  # type: ignore[attr-defined]
