@@ -41,7 +41,9 @@ def address(folder: Path, port_name: str = "port") -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports[port_name] = free.getsockname()[1]
-        file.write_text(json.dumps(ports))
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(ports))
+        new.replace(file)  # who looks meanwhile sees all of it or nothing
     return f"127.0.0.1:{ports[port_name]}"
 
 
