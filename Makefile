@@ -55,7 +55,9 @@ faults: install  ## every fault in full, on real processes: a table of what each
 
 soak: install  ## 200,000 calls with a random fault every few seconds (CALLS=..., SEED=...): nothing lost, nothing doubled
 	@mkdir -p $(RUN)
-	@$(SERVICES) with kafka versitygw -- $(BIN)/python -m tests.faults.soak --calls $(or $(CALLS),200000) --seed $(SEED) --out $(RUN)/soak.json
+	@$(SERVICES) with kafka versitygw -- $(BIN)/python -m tests.faults.soak \
+		--calls $(or $(CALLS),200000) --seed $(SEED) --out $(RUN)/soak.json \
+		$(if $(WRITE_DOCS),--write-docs)
 
 bench: install  ## added latency and calls per second against direct and nginx
 	@bench/run

@@ -26,6 +26,7 @@ from tests.e2e.system import Outcome, free_port
 from tests.faults.conftest import make_topic
 from tests.faults.front import Front
 from tests.faults.stage import Stage, Verdict
+from tests.faults.table import about, write
 from tests.faults.trouble import Trouble
 from tests.faults.wire import Wire
 
@@ -109,6 +110,27 @@ def report(verdict: Verdict, trouble: Trouble, samples: Samples, outcomes: dict[
     }
 
 
+def words(found: dict[str, Any]) -> str:
+    """The report for the docs."""
+    faults = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(found["faults"].items()))
+    second_copies = sum(count for attempt, count in found["attempts"].items() if int(attempt) > 1)
+    outcome = (
+        f"{about()}, seed {found['seed']}: {found['calls']:,} calls in {found['seconds'] / 60:.0f} minutes, {len(found['lost'])} lost, "
+        f"{len(found['doubled'])} doubled, {len(found['findings'])} findings of `clearpane verify`, "
+        f"{found['calls'] - found['whole']} calls broken by the death of their worker, {len(found['broken_without_a_death'])} without one."
+    )
+    ways = (
+        f"{found['recorded']:,} records in {found['objects']:,} objects: {found['by_kafka']:,} by Kafka, {found['by_http']:,} by HTTP; "
+        f"{second_copies:,} from a second copy. Faults: {faults}."
+    )
+    head = ["| process that lived all the time | RSS, MiB, by quarter | descriptors, by quarter |", "| --- | --- | --- |"]
+    lines = [outcome, "", ways, "", *head]
+    for role, process in found["processes"].items():
+        rss = ", ".join(f"{kib / 1024:.0f}" for kib in process["rss_kib"])
+        lines.append(f"| {role} | {rss} | {', '.join(map(str, process['descriptors']))} |")
+    return "\n".join(lines)
+
+
 def passed(found: dict[str, Any]) -> bool:
     flat = all(process["flat"] is not False for process in found["processes"].values())
     return flat and not any(found[name] for name in ("lost", "doubled", "findings", "broken_without_a_death"))
@@ -151,6 +173,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="file for the oracle's words, JSON")
+    parser.add_argument("--write-docs", action="store_true", help="put it into docs/reliability.md, if it passed")
     arguments = parser.parse_args()
     environ = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("CLEARPANE_")]:
@@ -165,6 +188,8 @@ def main() -> int:
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n")
+    if passed(found) and arguments.write_docs:
+        write(words(found), "soak")
     print("passed" if passed(found) else "FAILED")
     return 0 if passed(found) else 1
 

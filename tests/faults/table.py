@@ -14,7 +14,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: made by `make faults`, do not edit -->", "<!-- faults: end -->"
 HEAD = ("| fault | what was done | calls | recorded | lost | doubled | seen |", "| --- | --- | ---: | ---: | ---: | ---: | --- |")
 
 
@@ -27,30 +26,35 @@ def rows(lines: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def table(lines: list[dict[str, Any]], commit: str, date: str) -> str:
+def table(lines: list[dict[str, Any]], when: str) -> str:
     seeds = ", ".join(sorted({str(line["seed"]) for line in lines}))
     total = sum(line["calls"] for line in lines)
     minutes = sum(line["seconds"] for line in lines) / 60
-    about = f"{date}, commit {commit}, seed {seeds}: {len(lines)} faults, {total:,} calls, {minutes:.0f} minutes."
-    return "\n".join((*HEAD, *rows(lines), "", about))
+    return "\n".join((*HEAD, *rows(lines), "", f"{when}, seed {seeds}: {len(lines)} faults, {total:,} calls, {minutes:.0f} minutes."))
 
 
-def written(page: str, found: str) -> str:
-    """The page with the table between its two marks. Raises ValueError where they are not."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def written(page: str, found: str, target: str) -> str:
+    """The page with what `make <target>` found between its two marks. Raises ValueError where they are not."""
+    first, last = f"<!-- {target}: made by `make {target}`, do not edit -->", f"<!-- {target}: end -->"
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"no {BEGIN} and {END} in the page")
-    return f"{before}{BEGIN}\n\n{found}\n\n{END}{after}"
+        raise ValueError(f"no {first} and {last} in the page")
+    return f"{before}{first}\n\n{found}\n\n{last}{after}"
+
+
+def write(found: str, target: str) -> None:
+    PAGE.write_text(written(PAGE.read_text(), found, target))
+
+
+def about() -> str:
+    """Of which day and which code."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=7"], cwd=ROOT, capture_output=True, text=True)
+    return f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {found.stdout.strip() or 'unknown'}"
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "/").replace("\n", " ")
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=7"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 def main() -> int:
@@ -59,10 +63,10 @@ def main() -> int:
     parser.add_argument("--write-docs", action="store_true", help="put it into docs/reliability.md")
     arguments = parser.parse_args()
     lines = [json.loads(line) for line in arguments.file.read_text().splitlines()]
-    found = table(lines, _commit(), time.strftime("%Y-%m-%d", time.gmtime()))
+    found = table(lines, about())
     print(found)
     if arguments.write_docs:
-        PAGE.write_text(written(PAGE.read_text(), found))
+        write(found, "faults")
     return 0
 
 

@@ -36,3 +36,17 @@ def test_anything_wrong_is_a_failure(wrong: str) -> None:
     assert soak.passed(found)
     changed = {"worker": {"flat": False}} if wrong == "processes" else ["call-1"]
     assert not soak.passed({**found, wrong: changed})
+
+
+def test_the_words_say_what_was_found() -> None:
+    process = {"samples": 4, "rss_kib": [1024, 2048, 2048, 2048], "descriptors": [9, 9, 9, 9], "flat": True}
+    found = {
+        "seed": 4, "seconds": 120, "calls": 2000, "whole": 1998, "recorded": 2000, "objects": 12, "by_kafka": 1500, "by_http": 500,
+        "attempts": {1: 1990, 2: 10}, "lost": [], "doubled": [], "findings": [], "broken_without_a_death": [],
+        "faults": {"broker_killed": 3}, "processes": {"worker": process},
+    }  # fmt: skip
+    text = soak.words(found)
+    assert "seed 4: 2,000 calls in 2 minutes, 0 lost, 0 doubled" in text
+    assert "2 calls broken by the death of their worker, 0 without one" in text
+    assert "| worker | 1, 2, 2, 2 | 9, 9, 9, 9 |" in text
+    assert "Faults: broker killed 3." in text
