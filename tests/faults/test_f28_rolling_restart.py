@@ -41,8 +41,9 @@ async def test_nothing_is_noticed(set_up: SetUp, s3_lake: str, kafka_bootstrap: 
     await stage.recorded(200)
     verdict = (await stage.judged()).check_records()
     refused = verdict.calls - verdict.whole
-    seen = f"{refused} calls refused between the two proxies, none broken off, {verdict.contents.poison} messages kept raw"
+    ends = ", ".join(f"{end} {count}" for end, count in sorted(verdict.contents.ends.items()))
+    seen = f"{refused} calls without an answer between the two proxies; ends: {ends}; {verdict.contents.poison} messages kept raw"
     tell("F28", "4 consumers and the proxy replaced under load; 12 messages of other versions", verdict, seen)
     assert verdict.contents.poison == PARTITIONS * len(OTHERS)
-    assert set(verdict.contents.ends) == {"complete"}
+    assert set(verdict.contents.ends) == {"complete"}, "a call that was taken was broken off within its grace time"
     assert verdict.recorded == verdict.whole
