@@ -13,7 +13,7 @@ SERVICES := $(BIN)/python deploy/services
 RUN := .services
 PACKAGES := clearpane proxy consumer reader
 
-.PHONY: help demo up install test test-minio lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
+.PHONY: help demo up install test test-minio faults soak lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,6 +44,20 @@ test: lint  ## lint, then every test beside a real Kafka and a real S3 server
 
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)
+
+SEED ?= $(shell date +%s)
+
+faults: install  ## every fault in full, on real processes: a table of what each did (WRITE_DOCS=1: into the docs)
+	@mkdir -p $(RUN) && rm -f $(RUN)/faults.jsonl
+	@CLEARPANE_TEST_FAULTS=$(CURDIR)/$(RUN)/faults.jsonl CLEARPANE_TEST_SEED=$(SEED) $(SERVICES) with kafka versitygw -- \
+		$(BIN)/python -m pytest --full --hypothesis-seed=$(SEED) tests/faults tests/consumer/lake/test_model.py $(ARGS)
+	@$(BIN)/python -m tests.faults.table $(RUN)/faults.jsonl $(if $(WRITE_DOCS),--write-docs)
+
+soak: install  ## 200,000 calls with a random fault every few seconds (CALLS=..., SEED=...): nothing lost, nothing doubled
+	@mkdir -p $(RUN)
+	@$(SERVICES) with kafka versitygw -- $(BIN)/python -m tests.faults.soak \
+		--calls $(or $(CALLS),200000) --seed $(SEED) --out $(RUN)/soak.json \
+		$(if $(WRITE_DOCS),--write-docs)
 
 bench: install  ## Clearpane against no proxy and nginx: some minutes
 	@bench/run $(ARGS)

@@ -42,6 +42,7 @@ COMMIT_TIMEOUT_S = 10.0
 STOP_S = 10.0
 CANCEL_S = 1.0
 PAUSE_S, PAUSE_S_MAX = 0.5, 15.0  # between sessions
+INCARNATIONS_MAX = 16  # of a topic, that are looked at: the newest and those before it
 # Of what all partitions hold together, in objects: then fetching waits for the lake.
 OBJECTS_HELD_MAX = 4
 
@@ -110,8 +111,11 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         for tp in assigned:
             self._consumer.seek(tp, 0)
             self._consumer.pause(tp)
-            name = Log.of_partition(tp.topic, tp.partition, self._settings.incarnation).name
-            partition = Partition(self._lake, name, _KafkaPort(self._consumer, tp), self._pace)
+            newest = self._settings.incarnation
+            name, *earlier = (
+                Log.of_partition(tp.topic, tp.partition, number).name for number in range(newest, max(-1, newest - INCARNATIONS_MAX), -1)
+            )
+            partition = Partition(self._lake, name, _KafkaPort(self._consumer, tp), self._pace, earlier)
             self._partitions[tp] = partition
             self._tasks.add(asyncio.create_task(partition.run(), name=name))
         metrics.partitions_owned.set(len(self._partitions))

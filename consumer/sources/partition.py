@@ -6,6 +6,7 @@ Knows no Kafka client: what it needs of one is the `Port`.
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,7 +54,8 @@ class Pace:
 
 
 class Partition:
-    def __init__(self, lake: Lake, log_name: str, port: Port, pace: Pace) -> None:
+    def __init__(self, lake: Lake, log_name: str, port: Port, pace: Pace, earlier: Sequence[str] = ()) -> None:
+        """`earlier`: the logs of the partition's earlier incarnations, the newest first."""
         self.log_name = log_name
         self.first_at: float | None = None  # monotonic: when the oldest pending candidate came
         self.tail: int | None = None
@@ -61,6 +63,7 @@ class Partition:
         self._lake = lake
         self._port = port
         self._pace = pace
+        self._earlier = earlier
         self._arrived: list[Message] = []
         self._arrived_bytes = 0
         self._pending = Pending(end=0)
@@ -145,7 +148,28 @@ class Partition:
         self.first_at = None
 
     async def _genesis(self) -> int:
-        return (await self._port.bounds())[0]
+        """Where a new chain begins: at what Kafka keeps; in a topic of which an earlier chain has a part, behind that."""
+        first, end = await self._port.bounds()
+        for name in self._earlier:
+            chain = await Chain.open(self._lake, name)
+            if chain.tail.key is not None:
+                await chain.refresh()
+                last_offset, last_id = chain.tail.last_offset, chain.tail.last_id
+                if last_offset is None or not first <= last_offset < end or await self._call_at(last_offset) != last_id:
+                    return first
+                return chain.tail.end
+        return first
+
+    async def _call_at(self, offset: int) -> str | None:
+        """The call whose message Kafka has there."""
+        self._port.begin(offset)
+        self.delivering = True
+        while not self._arrived and not self._reopen:
+            self._wake.clear()
+            await self._wake.wait()
+        candidate = decode(self._arrived[0]) if self._arrived and self._arrived[0].offset == offset else None
+        self._forget()
+        return candidate.request_id if candidate is not None else None
 
     async def _check_range(self, chain: Chain) -> None:
         first, end = await self._port.bounds()

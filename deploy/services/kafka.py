@@ -32,7 +32,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
 listeners=PLAINTEXT://{broker},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{broker}
+advertised.listeners=PLAINTEXT://{advertised}
 controller.listener.names=CONTROLLER
 log.dirs={data}
 num.partitions=4
@@ -73,7 +73,9 @@ def _build(folder: Path) -> None:
     toolchain.run(toolchain.maven(), "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs", cwd=folder)
     (folder / "log4j2.properties").write_text(LOG4J_PROPERTIES)
     properties = folder / "format.properties"
-    properties.write_text(PROPERTIES.format(broker="127.0.0.1:9092", controller="127.0.0.1:9093", data=folder / "formatted"))
+    properties.write_text(
+        PROPERTIES.format(broker="127.0.0.1:9092", advertised="127.0.0.1:9092", controller="127.0.0.1:9093", data=folder / "formatted")
+    )
     format_storage = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", properties)
     toolchain.run(toolchain.java(), "-cp", f"{folder}/libs/*", *format_storage)
 
@@ -85,7 +87,9 @@ def command(folder: Path) -> tuple[list[str], dict[str, str]]:
         shutil.copytree(home / "formatted", data)
     properties = folder / "server.properties"
     controller = service.address(folder, "controller")
-    properties.write_text(PROPERTIES.format(broker=service.address(folder), controller=controller, data=data))
+    broker = service.address(folder)
+    advertised = service.stated(folder, "advertised") or broker  # what stands between a client and the broker
+    properties.write_text(PROPERTIES.format(broker=broker, advertised=advertised, controller=controller, data=data))
     options = [HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={home}/log4j2.properties"]
     return [str(toolchain.java()), *options, "-cp", f"{home}/libs/*", "kafka.Kafka", str(properties)], {}
 

@@ -41,8 +41,17 @@ def address(folder: Path, port_name: str = "port") -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports[port_name] = free.getsockname()[1]
-        file.write_text(json.dumps(ports))
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(ports))
+        new.replace(file)  # who looks meanwhile sees all of it or nothing
     return f"127.0.0.1:{ports[port_name]}"
+
+
+def stated(folder: Path, port_name: str) -> str | None:
+    """HOST:PORT on loopback, if somebody gave this port a number."""
+    file = folder / "ports.json"
+    port = json.loads(file.read_text()).get(port_name) if file.exists() else None
+    return port and f"127.0.0.1:{port}"
 
 
 def execute(service: Service, folder: Path, *, tied: bool) -> None:

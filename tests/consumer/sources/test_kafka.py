@@ -235,11 +235,17 @@ async def test_retention_that_overtook_us_stops_only_its_partition(bench: Bench,
     await admin.delete_records({TopicPartition(bench.topic, 0): RecordsToDelete(before_offset=ends[0] + 3)})
     await admin.close()
     with caplog.at_level(logging.ERROR):
-        bench.start()
+        second = bench.start()
         await bench.until(80 + 15)
         await bench.settled()
     assert len(bench.records()) == 95
     assert f"offsets {ends[0]} to {ends[0] + 2}" in caplog.text
+    await bench.stop(second)
+    bench.start(incarnation=1)  # as the words say; the other partitions go on where they were
+    await bench.until(80 + 15 + 2)
+    await bench.settled()
+    assert set(bench.ids().values()) == {1}
+    assert len(bench.records()) == 97
 
 
 class Moody(Store):
