@@ -271,9 +271,13 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         plan = self._owner.plans.known(span.key)
         if plan is None and (not is_plain(span.key) or data.startswith(_HEALTH)):
             self._leave(data)
-        elif len(data) >= span.size:
+        elif len(data) == span.size:
+            if self._held:
+                self._hold(b"")
+            self._serve(span, plan, data)
+        elif len(data) > span.size:
             self._hold(data[span.size :])
-            self._serve(span, plan, data if len(data) == span.size else data[: span.size])
+            self._serve(span, plan, data[: span.size])
         elif span.size <= WHOLE_BYTES_MAX:
             self._hold(data)
             self._wait_for_body(span)

@@ -26,6 +26,8 @@ from proxy.spool.space import Gap, Rung, rung
 RING_BYTES = 1 << 20
 # How soon it is tried again: to start a recorder that died, and to tell it of the last dropped records.
 _RESTART_S, _AGAIN_S = 0.2, 0.01
+# Two digests in place of two bodies, and what marshal writes around them.
+_DIGESTS_BYTES = 256
 _COMPLETED = int(Kind.COMPLETED)
 
 log = logging.getLogger(__name__)
@@ -130,11 +132,13 @@ class RecorderLink:
     def _send_by_room(self, note: Note, data: bytes) -> None:
         if self._owed.count:
             self._state_owed()
-        bare = _without_bodies(note)
-        bare_data = data if bare is note else encode(bare)
-        choice = rung(self._queue.used_bytes, self._queue.capacity_bytes, len(data), len(bare_data))
+        size = len(data)
+        bodies = sum(len(piece) for side in (note.request, note.response) if side is not None for piece in side[3])
+        choice = rung(self._queue.used_bytes, self._queue.capacity_bytes, size, size - bodies + _DIGESTS_BYTES if bodies else size)
+        if choice is Rung.BARE:
+            data = encode(_without_bodies(note))  # only now: digests of bodies take their time
         if choice is not Rung.DROP:
-            self._queue.put(data if choice is Rung.KEEP else bare_data)
+            self._queue.put(data)
         elif note.kind == _COMPLETED:
             self._owed.add(note.sequence)
 
@@ -170,9 +174,9 @@ def _claimed(start: Start) -> folders.Claim | None:
 
 
 def _without_bodies(note: Note) -> Note:
-    """The digests stay: they are of the bytes that were seen. Without a body there is nothing to leave out."""
-    if note.request is None or note.response is None or not (note.request[3] or note.response[3]):
-        return note
+    """The digests stay: they are of the bytes that were seen."""
+    assert note.request is not None
+    assert note.response is not None
     return note._replace(request=_bare(note.request), response=_bare(note.response), dropped=True, times_ms=None)
 
 
