@@ -122,6 +122,7 @@ class Load:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     stopped: bool = False
     _next: int = 0
+    _statuses: dict[int, int | None] = field(default_factory=dict)  # of the calls in flight
 
     async def run(self) -> None:
         await asyncio.gather(*(self._connection() for _ in range(self.connections)))
@@ -131,23 +132,25 @@ class Load:
         while not self.stopped and self._next < self.calls:
             number, self._next = self._next, self._next + 1
             began = time.monotonic()
-            status, whole = None, False
+            whole = False
+            self._statuses[number] = None
             try:
                 streams = streams or await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22)
-                status, whole = await self._call(number, *streams)
+                await self._call(number, *streams)
+                whole = True
             except (OSError, EOFError, asyncio.IncompleteReadError):
                 pass
             if not whole and streams is not None:
                 streams[1].transport.abort()
                 streams = None
                 await asyncio.sleep(0.02)
-            self.outcomes[f"call-{number}"] = Outcome(status, whole, time.monotonic() - began, began)
+            self.outcomes[f"call-{number}"] = Outcome(self._statuses.pop(number), whole, time.monotonic() - began, began)
             if self.pause_s:
                 await asyncio.sleep(self.pause_s)
         if streams is not None:
             streams[1].close()
 
-    async def _call(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, bool]:
+    async def _call(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path, body = MIX[number % len(MIX)]
         data = json.dumps(body).encode()
         writer.write(
@@ -156,14 +159,13 @@ class Load:
             b"Helicone-User-Id: user-%d\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), number, number % 7, len(data), data)
         )
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        status = int(head[9:12])
+        self._statuses[number] = int(head[9:12])
         if b"transfer-encoding: chunked" in head:
             while size := int(await reader.readuntil(b"\r\n"), 16):
                 await reader.readexactly(size + 2)
             await reader.readexactly(2)
         else:
             await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
-        return status, True
 
     def p99_s(self, since: float = 0.0, until: float = float("inf")) -> float:
         durations = sorted(o.duration_s for o in self.outcomes.values() if since <= o.began_s < until)
@@ -195,7 +197,7 @@ async def settled(lake: str, expected: int, timeout_s: float) -> list[dict[str, 
 
 
 def judge(load: Load, found: list[dict[str, Any]]) -> Counter[str]:
-    """The oracle: every call that a client saw whole is recorded once, complete; nothing is recorded twice."""
+    """The oracle: every call of whose answer a client saw as much as the head is recorded; nothing is recorded twice."""
     ids = Counter(row["client_request_id"] for row in found)
     assert not [name for name, count in ids.items() if count > 1], "doubled"
     assert len({row["request_id"] for row in found}) == len(found)
@@ -203,4 +205,7 @@ def judge(load: Load, found: list[dict[str, Any]]) -> Counter[str]:
     whole = [name for name, outcome in load.outcomes.items() if outcome.whole]
     lost = [name for name in whole if name not in by_id]
     assert not lost, f"{len(lost)} lost of {len(whole)}: {lost[:5]}"
+    cut = [name for name, outcome in load.outcomes.items() if not outcome.whole and outcome.status is not None]
+    vanished = [name for name in cut if name not in by_id]
+    assert not vanished, f"{len(vanished)} of {len(cut)} calls that were cut off left no trace: {vanished[:5]}"
     return Counter(row["end"] for row in found)
