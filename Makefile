@@ -13,7 +13,7 @@ SERVICES := $(BIN)/python deploy/services
 RUN := .services
 PACKAGES := clearpane proxy consumer reader
 
-.PHONY: help demo up install test test-minio faults soak lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
+.PHONY: help demo up install test test-uvloop test-minio faults soak lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +41,9 @@ lint: install  ## ruff, mypy --strict, import-linter
 
 test: lint  ## lint, then every test beside a real Kafka and a real S3 server
 	@$(SERVICES) with kafka versitygw -- $(BIN)/python -m pytest $(ARGS)
+
+test-uvloop: install  ## the transparency of a worker on uvloop
+	@$(BIN)/python -m pytest --loop uvloop -m "not kafka and not s3" tests/e2e $(ARGS)
 
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)

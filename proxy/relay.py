@@ -48,12 +48,25 @@ class Owner(Protocol):
 class Relay:
     """A sink for the upstream, a writer for the client."""
 
-    __slots__ = ("_client", "_drain", "_owner", "_seen_when_left", "_waiter", "_whole", "call", "close", "connection", "head")
+    __slots__ = (
+        "_client",
+        "_drain",
+        "_owner",
+        "_seen_when_left",
+        "_waiter",
+        "_whole",
+        "call",
+        "close",
+        "connection",
+        "ends_plainly",
+        "head",
+    )
 
     def __init__(self, call: Call, client: Client, owner: Owner, *, close: bool) -> None:
         self.call = call
         self.connection: Connection | None = None
         self.close = close  # the client's connection ends with this answer
+        self.ends_plainly = False  # a chunked request was followed to its end, and had no trailers
         self.head: Head | None = None
         self._client: Client | None = client
         self._owner = owner

@@ -182,7 +182,7 @@ class ProxyServer:
             client.relay = None
             client.idle_since_s = asyncio.get_running_loop().time()
         # aiohttp's parser would put the trailers of a chunked request before the next request's headers.
-        close = relay.close or self.draining or (plan.chunked and not client.ends_without_trailers)
+        close = relay.close or self.draining or (plan.chunked and not relay.ends_plainly)
         return Relayed(keep_alive=not close).as_response()
 
     async def _forward(self, request: BaseRequest, client: ClientConnection, relay: Relay) -> None:
@@ -198,7 +198,8 @@ class ProxyServer:
         if relay.over:  # the client left while we were connecting
             upstream.close()
         elif body is not None:
-            relay.close = relay.close or (plan.chunked and not client.ends_without_trailers)
+            relay.ends_plainly = client.ends_without_trailers
+            relay.close = relay.close or (plan.chunked and not relay.ends_plainly)
             self._send(relay, upstream, head + (_chunked(body) if plan.chunked else body))
             if plan.websocket:
                 upstream.may_switch()
@@ -241,6 +242,7 @@ class ProxyServer:
             relay.client_lost(drain_s=0, stuck=True)
         else:
             if chunked:
+                relay.ends_plainly = cast("ClientConnection", request.protocol).ends_without_trailers
                 upstream.write(b"0\r\n\r\n")
             upstream.request_sent()
 
