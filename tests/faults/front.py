@@ -40,6 +40,8 @@ class Fault:
     drop: bool = False  # the answer is lost, after the deed
     cut_answer: bool = False  # half of the answer's body
     met: asyncio.Event = field(default_factory=asyncio.Event)
+    path: str = ""  # of the last request that it met
+    stored: asyncio.Queue[int] = field(default_factory=asyncio.Queue)  # what the store itself answered to each
 
     def meets(self, method: str, path: str) -> bool:
         return self.method in ("", method) and f"/{self.folder}/" in path and self.times != 0
@@ -106,6 +108,7 @@ class Front:
     async def _passed_on(self, request: web.Request, body: bytes, fault: Fault) -> web.StreamResponse:
         async with self._forwarded(request, body, fault) as answer:
             content = await answer.read()
+            fault.stored.put_nowait(answer.status)
             if fault.drop:
                 return _broken(request)
             if fault.lie is not None:
@@ -124,6 +127,7 @@ class Front:
                 if fault.times is not None:
                     fault.times -= 1
                 self.counts[fault.name] += 1
+                fault.path = path
                 fault.met.set()
                 return fault
         return None
