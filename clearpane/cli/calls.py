@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clearpane import forms
+from clearpane.cli.flags import add_filters
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
 from reader import filter as filters
@@ -33,14 +34,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--limit", type=forms.integer(1, 10_000_000), metavar="N", help="only the newest N (default 50, with --json all)")
     parser.add_argument("--since", metavar="TIME", help="received then or later")
     parser.add_argument("--until", metavar="TIME", help="received before then")
-    parser.add_argument("--user", help="user id")
-    parser.add_argument("--session", help="session id")
-    parser.add_argument("--model", help="model, as answered or as requested")
-    parser.add_argument("--provider", help="openai, anthropic, ...")
+    add_filters(parser)
     parser.add_argument("--status", help="200, 4xx, 5xx, or error")
     parser.add_argument("--end", help="complete, client_disconnected, upstream_error, timeout, shutdown, rejected, interrupted")
-    parser.add_argument("--property", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
-    parser.add_argument("--request-id", metavar="ID", help="ours, or the caller's own")
     parser.add_argument("--min-cost", metavar="USD", help="this or more; calls of unknown cost are left out")
     parser.set_defaults(run=run)
 

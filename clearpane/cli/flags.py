@@ -1,4 +1,4 @@
-"""Flags that are settings: made from the settings' own descriptions, so the two cannot part."""
+"""Flags that several commands share. Those that are settings are made from the settings' own descriptions: the two cannot part."""
 
 import argparse
 
@@ -31,3 +31,13 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
             parser.add_argument(flag, action="append", metavar=_METAVARS[name], help=f"{description}; repeatable")
         else:
             parser.add_argument(flag, metavar=_METAVARS[name], help=description)
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Which calls are meant; clearpane/cli/calls.py reads them."""
+    parser.add_argument("--user", help="user id")
+    parser.add_argument("--session", help="session id")
+    parser.add_argument("--model", help="model, as answered or as requested")
+    parser.add_argument("--provider", help="openai, anthropic, ...")
+    parser.add_argument("--property", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
+    parser.add_argument("--request-id", metavar="ID", help="ours, or the caller's own")

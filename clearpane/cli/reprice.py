@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from clearpane.cli.calls import wanted_by
+from clearpane.cli.flags import add_filters
 from clearpane.cli.revision import Revised, Unsettled, revise
 from clearpane.contract.members import NotAnObject
 from clearpane.settings import Settings
@@ -35,12 +36,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--price-overlay", metavar="FILE", help="TOML file with prices of your own; default as the consumer's setting")
     parser.add_argument("--from", dest="since", metavar="TIME", required=True, help="received then or later")
     parser.add_argument("--to", dest="until", metavar="TIME", help="received before then; default now")
-    parser.add_argument("--user", help="user id")
-    parser.add_argument("--session", help="session id")
-    parser.add_argument("--model", help="model, as answered or as requested")
-    parser.add_argument("--provider", help="openai, anthropic, ...")
-    parser.add_argument("--property", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
-    parser.add_argument("--request-id", metavar="ID", help="ours, or the caller's own")
+    add_filters(parser)
     parser.add_argument("--apply", action="store_true", help="write the new costs to the index")
     parser.add_argument("--json", action="store_true", help="one JSON object per call whose cost changes")
     parser.set_defaults(run=run, status=None, end=None, min_cost=None)

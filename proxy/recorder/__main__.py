@@ -4,6 +4,7 @@ Standard input wakes it up and, by its end, says that the worker is gone; nothin
 worker, the notes that it left come to the disk.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -19,8 +20,8 @@ from proxy.recorder.start import Start
 from proxy.recorder.writing import Writing
 
 _TELL_EVERY_S = 1.0
-# Between two looks at the ring: being woken up costs the worker more than the note.
-_LINGER_S = 0.001
+# Between two looks at the ring: being woken up costs the worker more than the note. A ring full of notes takes ten times as long.
+_LINGER_S = 0.004
 _WAKE_BYTES = 4096
 _READ_BYTES = 1 << 20
 _STOP_TIMEOUT_S = 60.0
@@ -89,12 +90,19 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     start = Start.from_argument(sys.argv[1])
     logs.start(start.log_level)
+    _let_others_run()
     writing = Writing(start)
     rings = Rings(start, writing)
     while rings.take() or _sleep(rings, writing):
         writing.tell_sometimes()
         time.sleep(_LINGER_S)
     return 0 if writing.stop(_STOP_TIMEOUT_S) else 1
+
+
+def _let_others_run() -> None:
+    """On a core that both share, the recorder wakes up without taking it from a worker that is at a call."""
+    with contextlib.suppress(OSError):  # not allowed in this container: then it runs as all others do
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _sleep(rings: Rings, writing: Writing) -> bool:

@@ -99,6 +99,13 @@ async def test_every_note_is_a_frame_and_nobody_adopts_a_living_spool(link: Reco
     held.release()
 
 
+async def test_the_recorder_does_not_take_the_core_from_a_worker(link: RecorderLink, tmp_path: Path) -> None:
+    assert link._child is not None
+    async with asyncio.timeout(30):
+        while os.sched_getscheduler(link._child.pid) != os.SCHED_BATCH:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_body_larger_than_the_ring(link: RecorderLink, tmp_path: Path) -> None:
     body = os.urandom(3 * links.RING_BYTES)
     link.send(admitted(link.admit()))
