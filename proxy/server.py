@@ -60,8 +60,7 @@ class ProxyServer:
     """Serves calls until it is drained. One per worker."""
 
     def __init__(self, plans: Plans, pool: Pool, recording: Recording, limits: Limits) -> None:
-        self.drain_s, self.head_bytes_max = limits.drain_s, limits.head_bytes_max
-        self.drain_s, self.websocket_idle_s = limits.drain_s, limits.websocket_idle_s
+        self.drain_s, self.head_bytes_max, self.websocket_idle_s = limits.drain_s, limits.head_bytes_max, limits.websocket_idle_s
         self.plans = plans
         self.draining = False
         self._pool, self._recording, self._limits = pool, recording, limits

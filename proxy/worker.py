@@ -29,6 +29,9 @@ BACKLOG = 4096
 # Rungs of the stop ladder behind `grace_s`.
 CLOSE_TIMEOUT_S = 2.0
 SPOOL_TIMEOUT_S = 10.0
+# Calls leave no cycles behind, a client's connection leaves ten objects; looking at all open streams again and again for those
+# few makes every one of them wait.
+GC_THRESHOLDS = 50_000, 20, 50
 # Callers have a handful of keys; the bound is for those who rotate them.
 _FINGERPRINTS_KEPT = 4096
 
@@ -46,6 +49,7 @@ async def work(handover: Handover, report: child.Report, stopped: Awaitable[None
     await runner.setup()
     listening = Listening(listener, server.web_server, BACKLOG)
     listening.start()
+    gc.set_threshold(*GC_THRESHOLDS)
     gc.freeze()  # what lives as long as the process is not looked at in every full collection
     report({"event": "ready", "pid": os.getpid(), "spool": recorder.spool_id})
     try:
