@@ -21,6 +21,7 @@ from proxy.plan import Plans
 from proxy.recorder.link import RecorderLink
 from proxy.recorder.start import Start
 from proxy.routes import Routes
+from proxy.selector import Selector
 from proxy.server import Limits, ProxyServer
 from proxy.upstream.pool import Pool, PoolBounds
 
@@ -127,7 +128,7 @@ class NoUvloop(Exception):
 def loop_of(settings: Settings) -> asyncio.AbstractEventLoop:
     """Raises NoUvloop."""
     if settings.loop == "asyncio":
-        return asyncio.new_event_loop()
+        return asyncio.SelectorEventLoop(Selector())
     try:
         import uvloop
     except ImportError:

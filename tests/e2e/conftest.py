@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import importlib
 import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +18,7 @@ from clearpane.settings import Settings
 from proxy.recorder.facts import facts_of
 from proxy.recorder.note import Kind, Note, Notes, encode
 from proxy.server import ProxyServer
-from proxy.worker import build
+from proxy.worker import build, loop_of
 from tests.e2e.system import Process, free_port
 from tests.e2e.wire import Origin, hang_up
 
@@ -27,9 +26,9 @@ WAIT_S = 10.0
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """`--loop uvloop` runs every test of this folder, worker and upstream and client, on uvloop."""
+    """A worker's loop for every test of this folder, worker and upstream and client: `--loop uvloop` is the other one."""
     name = config.getoption("loop")
-    return {name: importlib.import_module(name).new_event_loop}
+    return {name: lambda: loop_of(Settings(loop=name))}
 
 
 class MemorySpool:
