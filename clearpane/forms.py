@@ -143,6 +143,15 @@ def upstreams(value: Any) -> dict[str, str]:
     return {name: upstream_url(url) for name, url in pairs}
 
 
+def upstream_names(value: Any) -> tuple[str, ...]:
+    """A list of names, or `NAME[,NAME]`; without doubles."""
+    names = value if isinstance(value, list | tuple) else [name.strip() for name in text(value).split(",")]
+    for name in names:
+        if not isinstance(name, str) or not _UPSTREAM_NAME.fullmatch(name):
+            raise Malformed(f"{name!r} names no upstream: needs names as openai, default")
+    return tuple(dict.fromkeys(names))
+
+
 def lake(value: Any) -> str:
     found = text(str(value) if isinstance(value, Path) else value)
     if "://" in found and not found.startswith("s3://"):

@@ -102,6 +102,10 @@ class Settings:
     add_traceparent: bool = _setting(False, forms.flag, "add `traceparent` upstream when the caller sent none")
     add_request_id: bool = _setting(False, forms.flag, "add `x-request-id` upstream when the caller sent none")
 
+    include_usage: tuple[str, ...] = _setting(
+        (), forms.upstream_names, "upstreams whose streamed chats are asked for their usage; the caller does not see it"
+    )
+
     # Spool
     spool_bytes_max: int = _setting(
         8 << 30, forms.size(1 << 20), "bytes on disk per worker; from 80 % on bodies are dropped, at 100 % records"

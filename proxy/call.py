@@ -61,6 +61,7 @@ class Call:
         "end_reason",
         "ended",
         "failure",
+        "include_usage",
         "plan",
         "proxy_ms",
         "request",
@@ -88,6 +89,7 @@ class Call:
         self.added = b""  # header lines for the upstream that the caller did not send
         self.status: int | None = None
         self.times_ms: tuple[list[float], list[float]] | None = None
+        self.include_usage: tuple[bool, int, str | None] | None = None  # see Note
         self._headers_ms: float | None = None
         self._head: bytes | None = None
         self._trace: tuple[str | None, str | None, str | None, str | None] | None = None
@@ -149,6 +151,7 @@ class Call:
                 self.plan.secrets,
                 False,
                 self.times_ms,
+                self.include_usage,
             )
         )
 

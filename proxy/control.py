@@ -27,6 +27,10 @@ class Controls:
         return self.texts.get(name)
 
     @property
+    def include_usage(self) -> bool:
+        return "include-usage" in self.flags
+
+    @property
     def omitted(self) -> list[str]:
         return [side for side in ("request", "response") if f"omit-{side}" in self.flags]
 

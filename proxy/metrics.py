@@ -10,6 +10,11 @@ REFUSED = Counter("clearpane_proxy_refused_total", "Requests that were answered 
 UNREADABLE = Counter("clearpane_proxy_unreadable_requests_total", "Requests that were no HTTP: answered 400, no record.")
 REQUEST_BYTES = Counter("clearpane_proxy_request_body_bytes_total", "Bytes of request bodies.")
 RESPONSE_BYTES = Counter("clearpane_proxy_response_body_bytes_total", "Bytes of answers' bodies.")
+INCLUDE_USAGE = Counter(
+    "clearpane_proxy_include_usage_total",
+    "Streams to be asked for their usage, by what became of the chunk, or why they were not.",
+    ["outcome"],
+)
 UPSTREAM_CONNECTS = Counter("clearpane_proxy_upstream_connects_total", "New connections to upstreams, by upstream.", ["upstream"])
 ADDED = Histogram(
     "clearpane_proxy_added_seconds",

@@ -5,7 +5,7 @@ rest, and `Plans` keeps it by the very bytes it was made of: equal bytes mean th
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ _UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _USER_AGENT_CHARS_MAX = 512
 # Long lists of ignored headers are cut: an answer's head should stay small.
 _IGNORED_BYTES_MAX = 1024
+# What may be streamed in OpenAI's form with `stream_options`.
+_WITH_STREAM_OPTIONS = {"chat", "completions"}
 # Heads that are kept, and how long one may be to be kept.
 PLANS_KEPT, PLAN_BYTES_MAX = 2048, 8 << 10
 
@@ -67,17 +69,26 @@ class Plan:
     ignored: bytes
     anthropic: bool  # which SDK's errors this caller reads
     websocket: bool  # the caller asks for one, and so does `head`
+    include_usage: bool  # a streamed answer is asked for its usage, for the record alone
 
 
 class Plans:
     """Makes plans, and keeps those of whole heads."""
 
     def __init__(
-        self, routes: Routes, fingerprint: Callable[[bytes], str], *, add_traceparent: bool = False, add_request_id: bool = False
+        self,
+        routes: Routes,
+        fingerprint: Callable[[bytes], str],
+        *,
+        add_traceparent: bool = False,
+        add_request_id: bool = False,
+        include_usage: Collection[str] = (),
     ) -> None:
+        """`include_usage` names upstreams."""
         self.adds_trace = add_traceparent or add_request_id
         self._routes, self._fingerprint = routes, fingerprint
         self._add_traceparent, self._add_request_id = add_traceparent, add_request_id
+        self._include_usage = frozenset(include_usage)
         self._kept: dict[bytes, Plan] = {}
         self.known = self._kept.get
 
@@ -116,11 +127,17 @@ class Plans:
             ignored=", ".join(controls.ignored).encode()[:_IGNORED_BYTES_MAX],
             anthropic=route is not None and (route.upstream.provider == "anthropic" or route.operation in {"messages", "count_tokens"}),
             websocket=websocket,
+            include_usage=refusal is None and route is not None and self._includes_usage(message, controls, route),
         )
 
     def trace(self, plan: Plan, request_id: str) -> Trace:
         """Of one call, where the proxy adds to what the caller said."""
         return read_trace(plan.headers, request_id, add_traceparent=self._add_traceparent, add_request_id=self._add_request_id)
+
+    def _includes_usage(self, message: Message, controls: Controls, route: Route) -> bool:
+        """Not for HTTP/1.0: its clients could not be told where a body ends that became shorter."""
+        asked = controls.include_usage or route.upstream.name in self._include_usage
+        return asked and route.operation in _WITH_STREAM_OPTIONS and message.method == "POST" and message.version == (1, 1)
 
     def _find(self, message: Message) -> tuple[Route | None, BadRequest | None]:
         try:

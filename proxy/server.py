@@ -27,6 +27,7 @@ from proxy.upstream.connection import Connection
 from proxy.upstream.faults import UpstreamFault
 from proxy.upstream.parser import Parser
 from proxy.upstream.pool import Pool
+from proxy.usage_relay import UsageRelay
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class ProxyServer:
     # A request that is all there
 
     def serve(self, connection: ClientConnection, plan: Plan, length: int | None, body: bytes) -> None:
-        relay = self._admit(plan, connection)
+        relay = self._admit(plan, connection, UsageRelay if plan.include_usage else Relay)
         connection.relay = relay
         try:
             self._check(plan, length)
@@ -128,6 +129,9 @@ class ProxyServer:
         assert plan.route is not None
         if body:
             relay.call.request.add(body)
+            if isinstance(relay, UsageRelay):
+                body = relay.ask(body)
+                length = len(body)
         data = b"".join((self._head(relay.call, plan, length), body))
         upstream = self._pool.idle(plan.route.upstream.origin)
         if upstream is not None:
@@ -163,7 +167,7 @@ class ProxyServer:
         if path in _HEALTH_PATHS:
             return self._health(path, request, client)
         plan = self.plans.make(message_of(request))
-        relay = self._admit(plan, client, Tunnel if plan.websocket else Relay)
+        relay = self._admit(plan, client, Tunnel if plan.websocket else UsageRelay if plan.include_usage else Relay)
         client.relay = relay
         try:
             self._check(plan, plan.length)
@@ -185,11 +189,21 @@ class ProxyServer:
         return Relayed(keep_alive=not close).as_response()
 
     async def _forward(self, request: BaseRequest, client: ClientConnection, relay: Relay) -> None:
-        plan = relay.call.plan
-        head = self._head(relay.call, plan, plan.length)
+        plan, begun = relay.call.plan, b""
         body = request.content.read_nowait() if request.content.is_eof() else None
         if body:
             relay.call.request.add(body)
+        length = plan.length
+        if isinstance(relay, UsageRelay):
+            if body is None and relay.may_gather():
+                _continue(request, client)
+                body, begun = await relay.gather(lambda: self._piece(request, relay.call))
+            if relay.over:  # the client left while its request was on its way
+                return
+            if body:
+                body = relay.ask(body)
+                length = len(body)
+        head = self._head(relay.call, plan, length)
         assert plan.route is not None
         # A WebSocket takes a connection for itself; and it is not asked for on one that the upstream may be closing.
         kept = None if plan.websocket else self._pool.idle(plan.route.upstream.origin)
@@ -204,39 +218,50 @@ class ProxyServer:
                 upstream.may_switch()
             await relay.wait()
         else:
-            await self._stream(request, client, relay, upstream, head)
+            await self._stream(request, client, relay, upstream, head, begun)
 
-    async def _stream(self, request: BaseRequest, client: ClientConnection, relay: Relay, upstream: Connection, head: bytes) -> None:
+    async def _stream(
+        self, request: BaseRequest, client: ClientConnection, relay: Relay, upstream: Connection, head: bytes, begun: bytes
+    ) -> None:
+        """`begun`: what of the body has come."""
         self._begin(relay, upstream)
         upstream.write(head)
-        if (first(request.raw_headers, b"expect") or b"").lower() == b"100-continue":
-            client.send(_CONTINUE)
-        upload = asyncio.create_task(self._upload(request, relay, upstream), name="upload")
+        if not begun:
+            _continue(request, client)
+        upload = asyncio.create_task(self._upload(request, relay, upstream, begun), name="upload")
         try:
             await relay.wait()
         finally:
             upload.cancel()
             await asyncio.gather(upload, return_exceptions=True)
 
-    async def _upload(self, request: BaseRequest, relay: Relay, upstream: Connection) -> None:
+    async def _piece(self, request: BaseRequest, call: Call) -> bytes:
+        """What comes next of a body; empty at its end. Raises BadRequest, ConnectionError."""
+        try:
+            piece = await asyncio.wait_for(request.content.readany(), self._limits.request_timeout_s)
+        except TimeoutError:
+            raise BadRequest(408, "request_timeout", f"the client sent nothing for {self._limits.request_timeout_s:g} s") from None
+        except (HttpProcessingError, web.RequestPayloadError):
+            raise BadRequest(400, "request_malformed", "the request's body is not framed as RFC 9112 has it") from None
+        if piece:
+            call.request.add(piece)
+            self._check_size(call.request.seen)
+            self._check_rate(call)
+        return piece
+
+    async def _upload(self, request: BaseRequest, relay: Relay, upstream: Connection, begun: bytes) -> None:
         """Sends the body on as it comes. Its own failures end the call; an answer that comes early is let through."""
         call = relay.call
         chunked, length = call.plan.chunked, call.plan.length
         try:
-            while piece := await asyncio.wait_for(request.content.readany(), self._limits.request_timeout_s):
-                call.request.add(piece)
-                self._check_size(call.request.seen)
-                self._check_rate(call)
+            while piece := begun or await self._piece(request, call):
+                begun = b""
                 upstream.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                 if call.request.seen == length:
                     upstream.request_sent()
                 await upstream.drain()
-        except TimeoutError:
-            self._stop_upload(relay, upstream, 408, "request_timeout", f"the client sent nothing for {self._limits.request_timeout_s:g} s")
         except BadRequest as error:
             self._stop_upload(relay, upstream, error.status, error.reason, str(error))
-        except (HttpProcessingError, web.RequestPayloadError):
-            self._stop_upload(relay, upstream, 400, "request_malformed", "the request's body is not framed as RFC 9112 has it")
         except ConnectionError:
             relay.client_lost(drain_s=0, stuck=True)
         else:
@@ -255,7 +280,7 @@ class ProxyServer:
 
     # What both ways share
 
-    def _admit(self, plan: Plan, client: ClientConnection, kind: type[Relay] | type[Tunnel] = Relay) -> Relay:
+    def _admit(self, plan: Plan, client: ClientConnection, kind: type[Relay] | type[Tunnel] | type[UsageRelay]) -> Relay:
         call = Call(self._recording, plan)
         relay = kind(call, client, self, close=plan.close or plan.http10 or self.draining)
         self._relays.add(relay)
@@ -351,6 +376,11 @@ class ProxyServer:
             text = f"the client took no byte of its answer for {limits.write_timeout_s:g} s (write_timeout_s)"
             relay.give_up("client_disconnected", Failure("client", "write_timeout", text))
             connection.abort()
+
+
+def _continue(request: BaseRequest, client: ClientConnection) -> None:
+    if (first(request.raw_headers, b"expect") or b"").lower() == b"100-continue":
+        client.send(_CONTINUE)
 
 
 def _chunked(body: bytes) -> bytes:

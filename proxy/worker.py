@@ -100,6 +100,7 @@ def build(settings: Settings, recorder: Recorder, pepper: str) -> ProxyServer:
         fingerprint,
         add_traceparent=settings.add_traceparent,
         add_request_id=settings.add_request_id,
+        include_usage=settings.include_usage,
     )
     return ProxyServer(plans, pool, recording, _limits(settings))
 

@@ -56,5 +56,7 @@ def as_toml(value: Any) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, dict):
         return "{ " + ", ".join(f'"{key}" = {as_toml(item)}' for key, item in value.items()) + " }" if value else "{}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
     text = str(value) if isinstance(value, Path | str) else repr(value)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -32,4 +32,5 @@ CONTROLS = (
     Control(name="prompt-id", form="text", meaning="which prompt template the call uses"),
     Control(name="omit-request", form="flag", meaning="`true`: the request's body is not recorded"),
     Control(name="omit-response", form="flag", meaning="`true`: the answer's body is not recorded; usage still is"),
+    Control(name="include-usage", form="flag", meaning="`true`: a streamed chat is asked for its usage, and the caller does not see it"),
 )

@@ -31,6 +31,8 @@ class Handover:
         for f in dataclasses.fields(Settings):
             if f.type in (Path, Path | None) and values[f.name] is not None:
                 values[f.name] = Path(values[f.name])
+            elif isinstance(values[f.name], list):
+                values[f.name] = tuple(values[f.name])
         return Handover(settings=Settings(**values), sockets=found["sockets"], switches=found["switches"])
 
     def socket(self, role: str) -> socket.socket | None:

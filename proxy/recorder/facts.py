@@ -24,6 +24,7 @@ _ERROR_BYTES_MAX, _ERROR_RATIO_MAX = 256 << 10, 100
 # Callers send a handful of heads all day.
 _PLANS_KEPT = 1024
 _SIDES = ("request", "response")
+_INCLUDE_USAGE = ("requested", "withheld_bytes", "reason")
 
 
 def facts_of(note: Note, hostname: str) -> tuple[Facts, bytes, bytes]:
@@ -43,7 +44,7 @@ def facts_of(note: Note, hostname: str) -> tuple[Facts, bytes, bytes]:
         "request": {"method": plan["method"], "path": plan["path"], **_side(plan["headers"])},
         "response": _response(note),
         "timing": _timing(note),
-        "policy": _policy(plan["omitted"], list(_SIDES) if note.dropped else []),
+        "policy": _policy(plan["omitted"], list(_SIDES) if note.dropped else [], note.include_usage),
     }
     request = _body(facts, "request", note.request, note)
     response = _body(facts, "response", note.response, note)
@@ -95,7 +96,8 @@ def _timing(note: Note) -> Facts:
     }
 
 
-def _policy(omitted: list[str], dropped: list[str]) -> Facts:
+def _policy(omitted: list[str], dropped: list[str], include_usage: tuple[bool, int, str | None] | None) -> Facts:
+    asked = {} if include_usage is None else {"include_usage": dict(zip(_INCLUDE_USAGE, include_usage, strict=True))}
     return {
         "cache": None,
         "retries": [],
@@ -105,6 +107,7 @@ def _policy(omitted: list[str], dropped: list[str]) -> Facts:
         "omitted": omitted,
         "dropped": dropped,
         "redactions": 0,
+        **asked,
     }
 
 

@@ -61,6 +61,8 @@ class Note(NamedTuple):
     dropped: bool = False  # bodies left out, for want of room in the queue
     # Of a WebSocket, whose bodies are frames: when each piece of the request's and of the answer's side came.
     times_ms: tuple[list[float], list[float]] | None = None
+    # Where it was to be asked for: whether the upstream was, bytes of the answer that the client did not see, why not.
+    include_usage: tuple[bool, int, str | None] | None = None
 
 
 class Owed(NamedTuple):
