@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumer.derive import eventstream, multipart
+from clearpane.contract import eventstream, multipart
+from clearpane.contract.eventstream import Message
 from consumer.derive.arrays import Splitter
-from consumer.derive.eventstream import Message
 from consumer.derive.sse import Event, Parser
 from consumer.derive.untrusted import Malformed, Mapping, loads, mapping
 
@@ -125,16 +125,10 @@ def _parse_messages(body: Body) -> None:
 
 
 def _add_message(body: Body, message: Message) -> None:
-    """Bedrock wraps what a model itself streams: `{"bytes": base64}` in events named `chunk`."""
-    name = message.headers.get(":exception-type") or message.headers.get(":error-code") or message.headers.get(":event-type", "")
-    payload = message.payload or b"{}"
-    if name == "chunk":
-        try:
-            payload = base64.b64decode(mapping(loads(payload)).get("bytes") or "", validate=True)
-        except (Malformed, binascii.Error, ValueError, TypeError):
-            body.error = body.error or "event stream: a chunk is not base64"
-            return
-    _add(body, payload, message.end, name)
+    if (content := message.content) is None:
+        body.error = body.error or "event stream: a chunk is not base64"
+    else:
+        _add(body, content, message.end, message.name)
 
 
 def _add_event(body: Body, event: Event, *, torn: bool) -> None:

@@ -43,7 +43,7 @@ def _not_metered(reading: Reading) -> str | None:
     method = envelope_request.get("method") if isinstance(envelope_request, dict) else None
     if method not in ("POST", None) and not reading.answer.deferred and reading.family is not realtime:
         return f"a {method} generates nothing"  # a stored answer fetched again was billed when it was made
-    if status is None or not (reading.response_body.data or reading.answer.stated):
+    if status is None or not (reading.response_body.data or reading.answer.stated or reading.lacks("response")):
         return "no answer was recorded"
     if status >= 400 and not reading.answer.stated:
         return "error answer"

@@ -4,6 +4,7 @@ Bodies are decoded here, so that the topic and the lake hold readable text and r
 decoded stays as it was on the wire, in base64.
 """
 
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +93,15 @@ def shrunk(message: Message) -> Message:
     """The same record with the skeletons of its bodies: for a record that no path takes as it is."""
     envelope: Envelope = orjson.loads(message.data)
     for side in _SIDES:
-        text = envelope[side]["body"] if envelope[side]["body_encoding"] == "utf-8" else None
-        kept = omission.skeleton(text) if text else None
+        kept = omission.of_bytes(_wire(envelope[side])) if envelope[side]["body"] else None
         envelope[side]["body"], envelope[side]["body_encoding"] = kept, "utf-8" if kept else None
     envelope["policy"]["dropped"] = list(_SIDES)
     return Message(message.request_id, message.recorded_at, orjson.dumps(envelope), message.redactions)
+
+
+def _wire(side: dict[str, Any]) -> bytes:
+    body: str = side["body"]
+    return b64decode(body) if side["body_encoding"] == "base64" else body.encode()
 
 
 def _message(facts: Facts, source: str, sequence: int, attempt: int) -> Message:
@@ -137,7 +142,7 @@ def _fill(facts: dict[str, Any], wire: bytes, *, whole: bool, omitted: bool) -> 
     data, found = secrets.scrub(decoded.data if readable else wire)
     text, encoding = bodies.as_text(data, complete=complete and decoded.error is None) if readable else bodies.as_base64(data)
     if omitted:
-        text = (omission.skeleton(text) if encoding == "utf-8" else None) or ""
+        text, encoding = (omission.of_bytes(data) if readable else None) or "", "utf-8"
         found = 0
     facts["body"], facts["body_encoding"] = (text, encoding) if text else (None, None)
     return found

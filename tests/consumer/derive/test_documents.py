@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.derive import documents, multipart
+from clearpane.contract import multipart
+from consumer.derive import documents
 from consumer.derive.documents import Body
 
 VALUES = st.dictionaries(st.text(max_size=4), st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=8), max_size=3)

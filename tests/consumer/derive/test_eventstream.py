@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.derive import PriceBook, derive, eventstream
+from clearpane.contract import eventstream
+from consumer.derive import PriceBook, derive
 
 PAYLOADS = st.lists(st.binary(max_size=40), min_size=1, max_size=5)
 

@@ -5,9 +5,12 @@ checked. A message that fails is left out, and the next one is looked for: a key
 length, and the usage comes last.
 """
 
+import base64
 import struct
 import zlib
 from dataclasses import dataclass, field
+
+import orjson
 
 MESSAGE_BYTES_MAX = 16 << 20
 MESSAGES_MAX = 200_000
@@ -28,6 +31,23 @@ class Message:
     headers: dict[str, str]  # those that hold texts
     payload: bytes
     end: int  # bytes of the stream up to its end
+
+    @property
+    def name(self) -> str:
+        """Of the event, or of the error."""
+        return self.headers.get(":exception-type") or self.headers.get(":error-code") or self.headers.get(":event-type", "")
+
+    @property
+    def content(self) -> bytes | None:
+        """Bedrock wraps what a model itself streams: `{"bytes": base64}` in events named `chunk`. None: that is not what it holds."""
+        payload = self.payload or b"{}"
+        if self.name != "chunk":
+            return payload
+        try:
+            wrapped = orjson.loads(payload)
+            return base64.b64decode((wrapped.get("bytes") if isinstance(wrapped, dict) else None) or "", validate=True)
+        except (ValueError, TypeError):
+            return None
 
 
 @dataclass(slots=True)
