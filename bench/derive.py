@@ -7,6 +7,7 @@ The envelopes are made here; parsing the envelope itself and writing the record 
 
 import argparse
 import cProfile
+import gc
 import io
 import json
 import os
@@ -141,6 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     seconds = arguments.seconds
     book = PriceBook()
+    gc.freeze()  # as the consumer does
     print(f"per second of one core's time; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print(f"{'answer':32}{'4 KB':>9}{'32 KB':>9}{'256 KB':>9}")
     for name, form in FORMS.items():

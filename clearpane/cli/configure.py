@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearpane import settings as configuration
-from clearpane.settings import Settings
+from clearpane.cli import checks
+from clearpane.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives its type no other name
@@ -21,6 +22,8 @@ def _print(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.docs:
         print("\n".join(table()))
         return 0
+    if problems := checks.problems(settings):
+        raise SettingsError(problems)
     for name, field in configuration.fields().items():
         value = getattr(settings, name)
         shown = '"(set, not shown)"' if field.metadata.get("secret") and value is not None else as_toml(value)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from clearpane.cli import checks
 from clearpane.forms import split_host_port
 from clearpane.runtime import admin, keys
 from clearpane.runtime.children import Child, Role
@@ -39,7 +40,7 @@ class Stack:
         self.children: list[Child] = []
         self.url = ""
         self._metrics = ""
-        problems = _problems(self.settings, proxy=proxy, consumer=consumer)
+        problems = _problems(self.settings, proxy=proxy, consumer=consumer) + checks.problems(self.settings)
         if problems:
             raise SettingsError(problems)
 

@@ -24,7 +24,9 @@ class Choice:
     finish_reason: str | None = None
 
     def tool(self, key: Hashable) -> ToolCall:
-        return self.tools.setdefault(key, ToolCall())
+        if (found := self.tools.get(key)) is None:
+            found = self.tools[key] = ToolCall()
+        return found
 
 
 @dataclass(slots=True)
@@ -45,7 +47,9 @@ class Answer:
     deferred: bool = False  # made in the background: a later request fetches it, and is the first to see what it used
 
     def choice(self, index: int) -> Choice:
-        return self.choices.setdefault(index, Choice())
+        if (found := self.choices.get(index)) is None:
+            found = self.choices[index] = Choice()
+        return found
 
     def add(self, pieces: list[str], piece: Any) -> None:
         """A piece of generated content; empty ones are no content."""

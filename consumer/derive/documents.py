@@ -23,7 +23,7 @@ _LINE = re.compile(rb"[^\n]+")
 _FRAME = {"at_ms", "type", "data"}  # one message of a WebSocket, as the proxy writes it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     value: Any
     end: int  # bytes of the body up to its end

@@ -34,15 +34,20 @@ def fold(answer: Answer, document: Mapping, event: str) -> None:
         fail(answer, document["error"])
     elif document.get("object") == "error":  # Mistral, vLLM
         fail(answer, document)
-    answer.model = short(document.get("model")) or answer.model
-    answer.model_version = short(document.get("system_fingerprint")) or answer.model_version
-    answer.service_tier = short(document.get("service_tier")) or answer.service_tier
-    answer.state(mapping(document.get("x_groq")).get("usage"))
+    if (model := document.get("model")) != answer.model:
+        answer.model = short(model) or answer.model
+    if (version := document.get("system_fingerprint")) != answer.model_version:
+        answer.model_version = short(version) or answer.model_version
+    if (tier := document.get("service_tier")) != answer.service_tier:
+        answer.service_tier = short(tier) or answer.service_tier
+    if "x_groq" in document:
+        answer.state(mapping(document["x_groq"]).get("usage"))
     answer.state(document.get("usage"))
-    if isinstance(document.get("choices"), list):
+    if isinstance(choices := document.get("choices"), list):
         answer.understood = True
-        for each in mappings(document["choices"]):
-            _fold_choice(answer, each)
+        for each in choices:
+            if isinstance(each, dict):
+                _fold_choice(answer, each)
 
 
 def fail(answer: Answer, error: Any) -> None:
@@ -52,10 +57,16 @@ def fail(answer: Answer, error: Any) -> None:
 
 def _fold_choice(answer: Answer, source: Mapping) -> None:
     choice = answer.choice(index(source.get("index")))
-    answer.state(source.get("usage"))  # Moonshot
+    message = source.get("delta") or source.get("message")
+    if isinstance(message, dict):
+        if len(message) == 1 and isinstance(content := message.get("content"), str):  # as nearly all of a stream's are
+            answer.add(choice.text, content)
+        else:
+            _fold_message(answer, choice, message)
     answer.add(choice.text, source.get("text"))  # completions
-    _fold_message(answer, choice, mapping(source.get("delta") or source.get("message")))
-    answer.finish(choice, source.get("finish_reason"))
+    answer.state(source.get("usage"))  # Moonshot
+    if (reason := source.get("finish_reason")) is not None:
+        answer.finish(choice, reason)
     if source.get("error") is not None:  # OpenRouter
         fail(answer, source["error"])
 
