@@ -13,7 +13,7 @@ SERVICES := $(BIN)/python deploy/services
 RUN := .services
 PACKAGES := clearpane proxy consumer reader
 
-.PHONY: help demo up install test test-uvloop test-minio faults soak lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
+.PHONY: help demo up install test test-uvloop test-minio faults prices-check soak lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -55,6 +55,11 @@ faults: install  ## every fault in full, on real processes: a table of what each
 	@CLEARPANE_TEST_FAULTS=$(CURDIR)/$(RUN)/faults.jsonl CLEARPANE_TEST_SEED=$(SEED) $(SERVICES) with kafka versitygw -- \
 		$(BIN)/python -m pytest --full --hypothesis-seed=$(SEED) tests/faults tests/consumer/lake/test_model.py $(ARGS)
 	@$(BIN)/python -m tests.faults.table $(RUN)/faults.jsonl $(if $(WRITE_DOCS),--write-docs)
+
+PRICE_MAP ?= https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json
+
+prices-check: install  ## our price book against LiteLLM's public map (PRICE_MAP=FILE|URL): fails where a price differs
+	@$(BIN)/clearpane prices check $(PRICE_MAP) $(ARGS)
 
 soak: install  ## 200,000 calls with a random fault every few seconds (CALLS=..., SEED=...): nothing lost, nothing doubled
 	@mkdir -p $(RUN)

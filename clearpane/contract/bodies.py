@@ -3,7 +3,7 @@
 import sys
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,6 +55,31 @@ def decode(wire: bytes, content_encoding: str | None, *, bytes_max: int, ratio_m
     if not names and len(data) > bytes_max:
         return Decoded(data[:bytes_max], TOO_LARGE)
     return Decoded(data, None if error == TRUNCATED and not complete else error)
+
+
+def decoded_sizes(wire: bytes, content_encoding: str, offsets: Iterable[int], *, bytes_max: int) -> list[int]:
+    """How many bytes the first so many of the wire decode to: what a reader could have at that time.
+
+    Of one encoding and its first member or frame. The list ends early where that does, at damage, and behind `bytes_max`.
+    """
+    start, _ = _ENCODINGS.get(content_encoding.strip().lower(), (None, False))
+    if start is None:
+        return []
+    view, found, have, at = memoryview(wire), list[int](), 0, 0
+    decoder = start(view)
+    try:
+        for offset in offsets:
+            for piece in decoder.pieces(view[at:offset]) if offset > at else ():
+                have += len(piece)
+                if have > bytes_max:
+                    return found
+            at = max(at, offset)
+            found.append(have)
+            if decoder.ended:
+                break
+    except (EOFError, zlib.error, zstd.ZstdError, brotli.error):
+        pass
+    return found
 
 
 def as_text(data: bytes, *, complete: bool = True) -> tuple[str, Literal["utf-8", "base64"]]:

@@ -49,6 +49,7 @@ ALLOWED_RESPONSE_HEADERS = frozenset(
         b"retry-after-ms",
         b"server",
         b"x-amzn-bedrock-*",
+        b"x-amzn-errortype",
         b"x-amzn-requestid",
         b"x-envoy-upstream-service-time",
         b"x-generation-id",

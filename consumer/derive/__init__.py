@@ -8,8 +8,9 @@
     finish_reasons    [text], in the provider's words
     error_code        the provider's own code
     service_tier      as answered, else as requested
-    usage             {input_tokens ... output_audio_tokens, total_tokens, source, method, reason, stated}
-                        source: provider, estimated, unknown (all counts null, with a reason); stated: the block as given
+    usage             {input_tokens ... output_audio_tokens, total_tokens, source, method, reason, units, stated}
+                        source: provider, estimated, unknown (all counts null, with a reason); stated: the block as given;
+                        units: {images, audio_seconds, characters or searches: decimal string} where it is billed by these
     cost              {input, output, tools, total, currency, source, reason, price_version, price_date, priced_as, variant,
                         variant_source, rates}
                         decimal strings in USD; source: provider (stated), book (priced by us), assumed (by the book,
@@ -25,8 +26,8 @@ from typing import Any
 
 from clearpane.contract.envelope import Envelope
 from consumer.derive import answer as answers
-from consumer.derive import costing, metering, reading, timing, tokens, usage
-from consumer.derive.cost import Cost
+from consumer.derive import costing, metering, reading, timing, tokens, units, usage
+from consumer.derive.cost import Cost, plain
 from consumer.derive.metering import Metered
 from consumer.derive.overlay import BadOverlay
 from consumer.derive.prices import PriceBook, open_book
@@ -56,7 +57,8 @@ def derive(envelope: Envelope, book: PriceBook) -> dict[str, Any]:
 
 def _derived(read: Reading, metered: Metered, cost: Cost) -> dict[str, Any]:
     marks = mapping(read.envelope.get("timing"))
-    first_ms = timing.first_token_ms(marks, read.content_end) if _streamed(read) and not read.response.get("content_encoding") else None
+    compressed = bool(read.response.get("content_encoding"))
+    first_ms = timing.first_token_ms(marks, read.content_end, compressed=compressed) if _streamed(read) else None
     output = metered.leaves.total_output if metered.leaves else None
     return {
         "model": read.answer.model or read.request.model,
@@ -84,8 +86,14 @@ def _usage(read: Reading, metered: Metered) -> dict[str, Any]:
         "source": metered.source,
         "method": metered.method,
         "reason": metered.reason,
+        "units": _units(read, metered),
         "stated": storable(read.answer.stated),
     }
+
+
+def _units(read: Reading, metered: Metered) -> dict[str, str | None] | None:
+    name, used = units.name_of(read), units.count(read) if metered.leaves is None else None
+    return {name: plain(used)} if name is not None and used is not None else None
 
 
 def _streamed(read: Reading) -> bool:

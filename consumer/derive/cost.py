@@ -28,6 +28,7 @@ class Charge:
     region: str | None = None  # where the provider charges for it
     web_searches: int = 0
     file_searches: int = 0
+    units: Mapping[str, Decimal] = field(default_factory=dict)  # instead of tokens: by name of consumer.derive.units
     # service_tier, speed, region -> who said so: answer, request, url
     said_by: Mapping[str, str] = field(default_factory=dict)
 

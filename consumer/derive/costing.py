@@ -1,15 +1,18 @@
 """Cost of a call: what the provider stated it cost, else its usage by the price book, else unknown with a reason."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from consumer.derive import units
 from consumer.derive.cost import COST_MAX, Charge, Cost, unknown
 from consumer.derive.metering import Metered
 from consumer.derive.prices import PriceBook
 from consumer.derive.reading import Reading
 from consumer.derive.untrusted import Malformed, Mapping, count, mapping, short, text
+from consumer.derive.usage import Leaves
 
 _TICKS = Decimal(10) ** 10  # of a dollar
 _VERTEX_CLAUDE = re.compile(r"/locations/([a-z0-9-]{1,32})/publishers/anthropic/")
@@ -20,7 +23,7 @@ def charge(reading: Reading, metered: Metered, book: PriceBook) -> Cost:
     """Never raises for what a body holds."""
     provider = text(reading.target.get("provider"))
     if metered.leaves is None:
-        return unknown(metered.reason or "usage unknown")
+        return _by_units(reading, metered.reason or "usage unknown", book)
     if (stated := _stated(provider, reading.answer.stated, whole=metered.source == "provider")) is not None:
         return stated
     try:
@@ -28,6 +31,18 @@ def charge(reading: Reading, metered: Metered, book: PriceBook) -> Cost:
     except Malformed:
         return unknown("the stated usage cannot be read")
     return book.price(metered.leaves, asked)
+
+
+def _by_units(reading: Reading, reason: str, book: PriceBook) -> Cost:
+    name, used = units.name_of(reading), units.count(reading)
+    if name is None or used is None:
+        missing = name is not None and reading.status is not None and reading.status < 400
+        return unknown(f"{reason}; how many {name} is not stated" if missing else reason)
+    try:
+        asked = _charge(reading, text(reading.target.get("provider")))
+    except Malformed:
+        return unknown("the stated usage cannot be read")
+    return book.price(Leaves(), replace(asked, units={name: used}))
 
 
 def _charge(reading: Reading, provider: str | None) -> Charge:

@@ -65,7 +65,14 @@ _KEYS = {
     "output_audio_tokens": ("output_audio_mtok",),
     "output_image_tokens": ("output_image_mtok",),
 }
-_TOOLS = {"requests": "requests_kcount", "web_searches": "web_searches_kcount", "file_searches": "storage_searches_kcount"}
+# What is not a token -> its key, and what a thousand of it are there.
+_TOOLS = {
+    "requests": ("requests_kcount", Decimal(1), Decimal(1)),
+    "web_searches": ("web_searches_kcount", Decimal(1), Decimal(1)),
+    "file_searches": ("storage_searches_kcount", Decimal(1), Decimal(1)),
+    "audio_seconds": ("input_audio_hours", Decimal(1000), Decimal(3600)),
+    "characters": ("input_mchars", Decimal(1), Decimal(1000)),
+}
 _STANDARD_TIERS = {"", "default", "standard", "auto", "on_demand", "standard_only"}
 
 # Regional surcharges that the book does not know: 1.1 for inference in the US alone (models from Opus 4.6 on, others refuse it),
@@ -104,7 +111,7 @@ class PriceBook:
         if rule is None:
             provider, model = self._model(charge)
             return self._of_book(charge, provider, model, "book" if charge.provider else "assumed", _region_factor(provider, model, charge))
-        if rule.rates:
+        if rule.rates or (rule.tools and charge.units):
             return self._of_rates(rule, charge)
         found = self._find(*rule.priced_as) if rule.priced_as else self._model(charge)
         if found is None:
@@ -119,7 +126,7 @@ class PriceBook:
         if context and not _has_variant(provider, model, context, charge.at):
             raise Unpriced(f"no price for {'='.join(*context.items())} of model {charge.model} at {charge.provider}")
         prices = model.get_prices(charge.at, context or None)
-        if prices.__dict__.get("input_mtok") is None:
+        if prices.__dict__.get("input_mtok") is None and not charge.units:
             raise Unpriced(f"no token price for model {charge.model} at {charge.provider}")
         name = f"{provider.id}/{model.id}"
         return Sheet(
@@ -128,7 +135,7 @@ class PriceBook:
             version=self.version,
             date=self.date,
             rate=lambda leaf, total_input: _rate(provider, prices, leaf, total_input),
-            tools={tool: price for tool, key in _TOOLS.items() if isinstance(price := prices.__dict__.get(key), Decimal)},
+            tools=_per_thousand(prices) | (dict(rule.tools) if rule else {}),
             variants=context | ({"region": charge.region} if charge.region else {}),
             factor=factor,
         )
@@ -214,6 +221,11 @@ def _region_factor(provider: Provider, model: ModelInfo, charge: Charge) -> Deci
     if provider.id == "google" and model.id.startswith("claude"):
         return Decimal(1) if _CLAUDE_OF_ONE_PRICE.match(model.id) else _REGIONAL
     raise Unpriced(f"no price for region {charge.region} of model {charge.model} at {charge.provider}: a price overlay can state it")
+
+
+def _per_thousand(prices: ModelPrice) -> dict[str, Decimal]:
+    found = {tool: prices.__dict__.get(key) for tool, (key, _, _) in _TOOLS.items()}
+    return {tool: price * _TOOLS[tool][1] / _TOOLS[tool][2] for tool, price in found.items() if isinstance(price, Decimal)}
 
 
 def _rate(provider: Provider, prices: ModelPrice, leaf: str, total_input: int) -> Rate | None:

@@ -60,6 +60,8 @@ def read(envelope: Mapping) -> Reading:
             reading.response_id = next((found for each in documents[:8] if (found := _id(each))), None)
     else:
         _fold_errors(reading, documents)
+    if errortype := text(mapping(response.get("headers")).get("x-amzn-errortype")):  # Bedrock's, whose body is a text alone
+        reading.answer.fail(errortype.partition(":")[0])
     reading.error = _error(asked, answered)
     return reading
 

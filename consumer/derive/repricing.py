@@ -3,7 +3,7 @@
 from typing import Any
 
 from clearpane.contract.records import Record, Row
-from consumer.derive import costing, reading
+from consumer.derive import costing, reading, units
 from consumer.derive.metering import Metered
 from consumer.derive.prices import PriceBook
 from consumer.derive.row import row
@@ -15,12 +15,11 @@ COLUMNS = ("cost_input", "cost_output", "cost_total", "cost_source", "cost_reaso
 
 
 def reprice(record: Record, book: PriceBook) -> Row:
-    """The columns COLUMNS by this book. A record whose usage is unknown keeps the cost that it has, which is unknown."""
+    """The columns COLUMNS by this book. A record that tells neither tokens nor other units keeps the cost that it has, which is unknown."""
     derived = mapping(record.get("derived"))
-    metered = _metered(mapping(derived.get("usage")))
-    if metered.leaves is None:
+    metered, read = _metered(mapping(derived.get("usage"))), reading.read(record)
+    if metered.leaves is None and units.count(read) is None:
         return recorded(record)
-    read = reading.read(record)
     if not read.answer.understood:  # the body is gone: what it said is in the record
         read.answer.model, read.answer.service_tier = text(derived.get("model")), text(derived.get("service_tier"))
     return _columns({"derived": {"cost": costing.charge(read, metered, book).record()}})

@@ -9,7 +9,7 @@ from consumer.derive.usage import ALL, INPUT, Leaves
 
 _MILLION, _THOUSAND = Decimal(10) ** 6, Decimal(10) ** 3
 
-TOOLS = ("requests", "web_searches", "file_searches")
+TOOLS = ("requests", "web_searches", "file_searches", "images", "audio_seconds", "characters", "searches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Sheet:
             variants["input_tokens"] = f">{above}"
         return Cost(
             source=self.source,
-            input=given,
-            output=made,
+            input=None if charge.units else given,
+            output=None if charge.units else made,
             tools=tools,
             total=given + made + tools,
             price_version=self.version,
@@ -67,7 +67,13 @@ class Sheet:
 
     def _tools(self, charge: Charge) -> Decimal:
         total = Decimal(0)
-        for name, used in (("requests", 1), ("web_searches", charge.web_searches), ("file_searches", charge.file_searches)):
+        given: dict[str, int | Decimal] = {
+            "requests": 1,
+            "web_searches": charge.web_searches,
+            "file_searches": charge.file_searches,
+            **charge.units,
+        }
+        for name, used in given.items():
             price = self.tools.get(name)
             if used and price is None and name != "requests":
                 raise Unpriced(f"no price for {name.replace('_', ' ')} of model {charge.model} at {charge.provider or charge.upstream}")

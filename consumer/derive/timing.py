@@ -5,11 +5,14 @@ from typing import Any
 from consumer.derive.untrusted import Mapping, items, mapping
 
 
-def first_token_ms(timing: Mapping, content_end: int | None) -> float | None:
-    """Offset (ms) of the first mark at which the body held `content_end` bytes; null when the marks end before it."""
+def first_token_ms(timing: Mapping, content_end: int | None, *, compressed: bool = False) -> float | None:
+    """Offset (ms) of the first mark at which the body held `content_end` bytes; null when the marks end before it.
+
+    Of a compressed body: at which what had come decoded to so many bytes.
+    """
     if content_end is None:
         return None
-    for mark in items(timing.get("chunk_marks")):
+    for mark in items(timing.get("decoded_marks" if compressed else "chunk_marks")):
         if isinstance(mark, list) and len(mark) == 2 and isinstance(mark[1], int) and mark[1] >= content_end:
             return _number(mark[0])
     return None

@@ -47,6 +47,7 @@ def completed(payload: bytes | memoryview, source: str, sequence: int, attempt: 
     for side, wire in zip(_SIDES, captured, strict=True):
         found += _fill(facts[side], wire, whole=whole, omitted=side in facts["policy"]["omitted"])
     facts["policy"]["redactions"] += found
+    _mark_decoded(facts, captured[1])
     return _message(facts, source, sequence, attempt)
 
 
@@ -132,6 +133,14 @@ def _scrubbed(facts: Facts) -> tuple[Facts, int]:
     """A caller may put a key where none belongs: into its user id, its path, its session's name."""
     data, found = secrets.scrub(orjson.dumps(facts))
     return (orjson.loads(data), found) if found else (facts, 0)
+
+
+def _mark_decoded(facts: Facts, wire: bytes) -> None:
+    """The marks of a compressed stream count its bytes on the wire; here are the same times with the bytes of the body below."""
+    response, marks = facts["response"], facts["timing"].get("chunk_marks")
+    if response.get("streamed") and response["content_encoding"] and response["body_encoding"] == "utf-8" and marks:
+        sizes = bodies.decoded_sizes(wire, response["content_encoding"], [size for _, size in marks], bytes_max=_BODY_BYTES_MAX)
+        facts["timing"]["decoded_marks"] = [(at_ms, size) for (at_ms, _), size in zip(marks, sizes, strict=False)]
 
 
 def _fill(facts: dict[str, Any], wire: bytes, *, whole: bool, omitted: bool) -> int:

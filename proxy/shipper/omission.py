@@ -27,6 +27,8 @@ _WITHIN = {("audio", "input"), ("session", "audio"), ("input", "transcription")}
 _MARKS = frozenset({"custom_id", "key", "request"})
 # Nova's last event states its usage in it; everybody else's holds what a caller says.
 _METADATA = "metadata"
+# A text to be spoken is billed by its characters: their number stays.
+_SPOKEN = "input"
 # Of queries it is told how many different ones there are.
 _QUERIES = "webSearchQueries"  # fmt: skip
 # Everything below these is numbers and kinds by definition.
@@ -42,7 +44,7 @@ _TEXTS = frozenset({
     "effort", "reasoning_effort", "created_at", "createTime", "done_reason", "event_id", "previous_response_id", "anthropic_version",
 })  # fmt: skip
 # The JSON of a WebSocket's message within its line, in base64 where the message was binary (Gemini's are).
-_MESSAGE = "data"
+_MESSAGE = "data"  # and a list of what was made, of which the length matters
 _NUMBERS = frozenset({
     "created", "created_at", "at_ms", "index", "n", "seed", "temperature", "top_p", "top_k", "topP", "topK", "max_tokens", "maxTokens",
     "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens_to_sample", "budget_tokens", "thinkingBudget",
@@ -132,6 +134,10 @@ def _field(key: str, value: Any, depth: int, within: str) -> Any:
         return True
     if key == _QUERIES:
         return _counted(value)
+    if key == _SPOKEN and depth == 0 and isinstance(value, str):
+        return len(value)
+    if key == _MESSAGE and isinstance(value, list):
+        return _structure(value, depth + 1, key)
     if key == _METADATA and isinstance(value, dict):
         return _structure({name: value[name] for name in ("usage", "metrics") if name in value}, depth + 1, key) or None
     if isinstance(value, dict | list):

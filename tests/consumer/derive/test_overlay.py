@@ -46,6 +46,12 @@ def test_a_discount_counts_for_tools_too() -> None:
     assert book('[[price]]\nmodel = "gpt-4o"\ndiscount_percent = 50').price(TEN, search).tools == Decimal("0.01")
 
 
+def test_a_price_of_searches_alone_leaves_the_tokens_to_the_book() -> None:
+    search = charge("openai", "gpt-4o", web_searches=2)
+    cost = book('[[price]]\nmodel = "gpt-4o"\nrates = { web_searches = 5 }').price(TEN, search)
+    assert (cost.source, cost.tools, cost.rates["input_tokens"]) == ("overlay", Decimal("0.01"), Decimal("2.5"))
+
+
 FINE_TUNED = """
 [[price]]
 provider = "openai"

@@ -46,18 +46,10 @@ ROWS = {
     "jina": "embeddings rerank",
     "ollama": "chat chat-stream generate generate-stream embed",
 }
-TABLE = Path(__file__).parents[3] / "docs" / "providers.md"
-HEAD = """# Providers
-
-What is read of each provider's answers, operation by operation, streamed and not. Every row is an example that the provider
-publishes, in `tests/contract/`, with its usage worked out by hand; the tests make this table
-(`WRITE_DOCS=1 python -m pytest tests/consumer/derive/test_providers.py`).
-
-Each token stands in one bucket. *Usage* is `provider` where it was stated, or `unknown` with the reason. *Cost* is `provider`
-where the provider stated it, `book` where we priced it, `assumed` where the provider was guessed for that, or why it is unknown.
-
-| provider | operation | stream | buckets | usage | cost |
-|---|---|---|---|---|---|
+PAGE = Path(__file__).parents[3] / "docs" / "money.md"
+BEGIN, END = "<!-- usage table: begin -->\n", "<!-- usage table: end -->"
+HEAD = """| provider | operation | stream | usage fields | usage | cost, USD | cost by |
+|---|---|---|---|---|---|---|
 """
 PATHS = [CONTRACT / provider / f"{name}.json" for provider, names in ROWS.items() for name in names.split()]
 ANSWER = {"text", "reasoning", "refusal", "tool_calls"}
@@ -135,19 +127,31 @@ def test_a_stream_cut_anywhere_is_a_record(golden: dict[str, Any], wire_of: Any,
 
 def test_the_published_table_is_what_is_derived(envelope_of: Any, book: PriceBook) -> None:
     made = HEAD + "".join(line(path, envelope_of, book) for path in PATHS)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    table, _, after = rest.partition(END)
     if os.environ.get("WRITE_DOCS"):
-        TABLE.write_text(made, encoding="utf-8")
-    assert TABLE.read_text(encoding="utf-8") == made
+        PAGE.write_text(before + BEGIN + made + END + after, encoding="utf-8")
+        table = made
+    assert table == made
 
 
 def line(path: Path, envelope_of: Any, book: PriceBook) -> str:
     derived = derive(envelope_of(json.loads(path.read_text(encoding="utf-8"))), book)
     usage, cost = derived["usage"], derived["cost"]
-    buckets = ", ".join(leaf.removesuffix("_tokens").replace("_", " ") for leaf in ALL if usage[leaf]) or "-"
+    counted = [f"{leaf.removesuffix('_tokens').replace('_', ' ')} {usage[leaf]}" for leaf in ALL if usage[leaf]]
+    fields = ", ".join(counted or [f"{name.replace('_', ' ')} {used}" for name, used in (usage["units"] or {}).items()]) or "-"
     name = path.stem.removesuffix("-stream")
     stated = usage["source"] if usage["reason"] is None else f"unknown: {usage['reason']}"
-    priced = cost["source"] if cost["reason"] in (None, usage["reason"]) else f"unknown: {cost['reason']}"
-    return f"| {path.parent.name} | {name} | {'yes' if path.stem != name else ''} | {buckets} | {stated} | {priced} |\n"
+    total = f"unknown: {cost['reason']}" if cost["total"] is None else cost["total"]
+    return f"| {path.parent.name} | {name} | {'yes' if path.stem != name else ''} | {fields} | {stated} | {total} | {cost['source']} |\n"
+
+
+def test_every_row_names_its_tokens_or_units_or_why_not_and_none_is_at_0(envelope_of: Any, book: PriceBook) -> None:
+    for path in PATHS:
+        cells = [cell.strip() for cell in line(path, envelope_of, book).strip("|\n").split("|")]
+        assert len(cells) == 7
+        assert cells[3] != "-" or cells[4].startswith("unknown: "), path
+        assert cells[5].startswith("unknown: ") or float(cells[5]) > 0, path
 
 
 @pytest.mark.parametrize(

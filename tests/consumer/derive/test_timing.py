@@ -1,12 +1,21 @@
 """Time to first token and tokens per second, from the proxy's marks."""
 
 import json
+import zlib
 from typing import Any
 
+import brotli
+import orjson
 import pytest
+from backports import zstd
+from hypothesis import given
+from hypothesis import strategies as st
 
+from clearpane.contract.bodies import decoded_sizes
 from consumer.derive import PriceBook, derive
 from consumer.derive.timing import first_token_ms, tokens_per_second
+from proxy.shipper import envelopes
+from proxy.spool.frames import completed_payload
 
 MARKS = {"chunk_marks": [[10.0, 5], [20.0, 50], [30.5, 51]], "last_byte_ms": 120.5}
 
@@ -50,7 +59,68 @@ def test_any_generated_content_is_a_token(delta: dict[str, str], make: Any, book
     assert derive(make(body, timing={"chunk_marks": [[7.0, len(body)]]}), book)["first_token_ms"] == 7.0
 
 
-def test_plain_json_and_compressed_streams_have_no_first_token(make: Any, book: PriceBook) -> None:
+def flushed_gzip(pieces: list[bytes]) -> list[bytes]:
+    packer = zlib.compressobj(wbits=31)
+    return [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces] + [packer.flush()]
+
+
+def flushed_deflate(pieces: list[bytes]) -> list[bytes]:
+    packer = zlib.compressobj()
+    return [packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) for piece in pieces] + [packer.flush()]
+
+
+def flushed_brotli(pieces: list[bytes]) -> list[bytes]:
+    packer = brotli.Compressor()
+    return [packer.process(piece) + packer.flush() for piece in pieces] + [packer.finish()]
+
+
+def flushed_zstd(pieces: list[bytes]) -> list[bytes]:
+    packer = zstd.ZstdCompressor()
+    return [packer.compress(piece, packer.FLUSH_BLOCK) for piece in pieces] + [packer.flush()]
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"), [("gzip", flushed_gzip), ("deflate", flushed_deflate), ("br", flushed_brotli), ("zstd", flushed_zstd)]
+)
+def test_a_compressed_stream_has_its_first_token_when_its_bytes_came(coding: str, pack: Any, make: Any, book: PriceBook) -> None:
+    """The server flushes at each event: what had come by 40 ms decodes to the first word and no more."""
+    texts = [": ping\n\n", chunk(role="assistant", content=""), chunk(content="Hello"), chunk(content=" world, hello")]
+    pieces = pack([text.encode() for text in texts])
+    wire = b"".join(pieces)
+    ends = [len(b"".join(pieces[: number + 1])) for number in range(len(pieces))]
+    marks = [[at_ms, end] for at_ms, end in zip([5.0, 7.0, 40.0, 50.0, 50.0], ends, strict=True)]
+    envelope = make("", timing={"chunk_marks": marks, "last_byte_ms": 50.0}, content_encoding=coding)
+    shipped = as_shipped(envelope, wire)
+    assert [size for _, size in shipped["timing"]["decoded_marks"]][:4] == [len("".join(texts[: n + 1])) for n in range(4)]
+    derived = derive(shipped, book)
+    assert (derived["first_token_ms"], derived["tokens_per_second"]) == (40.0, 300.0)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, br", "unheard-of"])
+@given(wire=st.binary(max_size=200), offsets=st.lists(st.integers(0, 300), max_size=8).map(sorted))
+def test_any_bytes_in_any_encoding_have_sizes_or_none(coding: str, wire: bytes, offsets: list[int]) -> None:
+    sizes = decoded_sizes(wire, coding, offsets, bytes_max=1000)
+    assert sizes == sorted(sizes)
+    assert len(sizes) <= len(offsets)
+
+
+def test_a_bomb_has_no_sizes_beyond_the_bound() -> None:
+    wire = zlib.compress(b"\0" * (8 << 20))
+    assert all(size <= 1 << 20 for size in decoded_sizes(wire, "deflate", [10, len(wire)], bytes_max=1 << 20))
+
+
+def as_shipped(envelope: dict[str, Any], wire: bytes) -> Any:
+    facts = {**envelope, "recorded_at": envelope["timing"]["received_at"]}
+    facts["policy"] = {**envelope["policy"], "omitted": [], "dropped": [], "redactions": 0}
+    facts["response"] |= {"streamed": True, "body": None, "body_encoding": None}
+    return orjson.loads(
+        envelopes.completed(
+            b"".join(completed_payload(orjson.dumps(facts), envelope["request"]["body"].encode(), wire)), "0" * 32, 0, 1
+        ).data
+    )
+
+
+def test_plain_json_and_streams_without_marks_have_no_first_token(make: Any, book: PriceBook) -> None:
     timing = {"chunk_marks": [[7.0, 10_000]], "last_byte_ms": 9.0}
     plain = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
     assert derive(make(plain, timing=timing), book)["first_token_ms"] is None
