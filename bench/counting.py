@@ -1,6 +1,8 @@
 """How far our counts of tokens are from those that the providers stated, on the records of a lake.
 
-    python bench/counting.py LAKE_FOLDER
+    python bench/counting.py LAKE_FOLDER [--stated]
+
+`--stated` holds the derived usage against the stated counts instead, which it adds up by names alone: as the families do not.
 
 Every chat with a stated usage is counted as if it had none. An answer with hidden reasoning is left out: nobody can count it.
 """
@@ -9,7 +11,7 @@ import argparse
 import gzip
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import orjson
 
-from consumer.derive import estimate, families, images, reading, tokens
+from consumer.derive import PriceBook, derive, estimate, families, images, reading, tokens
 from consumer.derive.reading import Reading
+from consumer.derive.usage import INPUT as INPUT_LEAVES
 from consumer.derive.usage import Leaves
 
 Errors = dict[tuple[str, str, str], list[float]]
@@ -59,11 +62,50 @@ def measure(read: Reading, stated: Leaves, errors: Errors, shown: bool) -> None:
         errors[group, "output", "tools" if called else "text"].append((made - stated.total_output) / stated.total_output)
 
 
+BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+BESIDE_INPUT += ("toolUsePromptTokenCount",)
+INPUT = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "inputTokenCount")
+OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens")
+TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
+
+
+def stated_counts(stated: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
+    """Input, output, total; None where the provider does not say."""
+    blocks = [stated, stated.get("tokens") or {}, stated.get("headers") or {}]
+    given, made, whole = (
+        next((block[name] for block in blocks for name in names if isinstance(block.get(name), int)), None)
+        for names in (INPUT, OUTPUT, TOTAL)
+    )
+    beside = sum(stated.get(name) or 0 for name in BESIDE_INPUT)
+    thought = stated.get("thoughtsTokenCount") or 0
+    return given and given + beside, made + thought if made is not None else thought or None, whole
+
+
+def compare(record: dict[str, Any], book: PriceBook) -> str:
+    """What became of the record's usage; one that differs is shown."""
+    usage = derive(record, book)["usage"]
+    if usage["source"] != "provider":
+        return usage["reason"] or usage["method"]
+    given = sum(usage[name] for name in INPUT_LEAVES)
+    found = (given, usage["total_tokens"] - given, usage["total_tokens"])
+    stated = stated_counts(usage["stated"])
+    if all(each is None or each == ours for each, ours in zip(stated, found, strict=True)):
+        return "as stated"
+    print(f"{(record.get('target') or {}).get('url')}: derived {found}, stated {stated}")
+    return "differs"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="a lake in a local folder")
     parser.add_argument("--each", action="store_true", help="every prompt's counts too")
+    parser.add_argument("--stated", action="store_true", help="derived usage against the stated one, every record")
     arguments = parser.parse_args()
+    if arguments.stated:
+        book = PriceBook()
+        for outcome, count in Counter(compare(record, book) for record in records(arguments.folder)).most_common():
+            print(f"{count:>6}  {outcome}")
+        return
     errors: Errors = defaultdict(list)
     for record in records(arguments.folder):
         read = reading.read(record)

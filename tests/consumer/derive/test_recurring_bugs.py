@@ -139,6 +139,51 @@ def test_bedrock_s_metrics_are_not_added_to_the_maker_s_counts(make: Any, frame:
     assert leaves_of(derive(envelope, book)) == {"input_tokens": 25, "cache_read_tokens": 30, "output_tokens": 15}
 
 
+def test_a_long_context_costs_its_tier_for_all_of_its_tokens(make: Any, book: PriceBook) -> None:
+    """gpt-5.4 above 272,000 input tokens: 5 and 22.5; up to there 2.5 and 15. Cached tokens are part of the input."""
+    for prompt, cached, total, variant in (
+        (272_000, 0, "0.695", None),  # 272000 * 2.5 + 1000 * 15 = 695000
+        (272_001, 0, "1.382505", "input_tokens>272000"),  # 272001 * 5 + 1000 * 22.5 = 1382505
+        (280_000, 100_000, "0.9725", "input_tokens>272000"),  # 180000 * 5 + 100000 * 0.5 + 22500 = 972500
+    ):
+        usage = {"prompt_tokens": prompt, "completion_tokens": 1000, "prompt_tokens_details": {"cached_tokens": cached}}
+        cost = derive(make({**chat(usage), "model": "gpt-5.4"}), book)["cost"]
+        assert (cost["total"], cost["variant"]) == (total, variant)
+
+
+@pytest.mark.parametrize(
+    ("tier", "total"),
+    [
+        ("default", "0.00325"),  # gpt-5 at 1.25 and 10: 1000 * 1.25 + 200 * 10 = 3250
+        ("flex", "0.001625"),  # half of it
+        ("priority", "0.0065"),  # twice
+    ],
+)
+@pytest.mark.parametrize("said_by", ["answer", "request"])
+def test_flex_and_priority_cost_what_their_tier_does(tier: str, total: str, said_by: str, make: Any, book: PriceBook) -> None:
+    answer = {**chat({"prompt_tokens": 1000, "completion_tokens": 200}), "model": "gpt-5"}
+    asked = {"model": "gpt-5", "messages": [], "service_tier": tier}
+    envelope = make({**answer, "service_tier": tier}) if said_by == "answer" else make(answer, request=asked)
+    cost = derive(envelope, book)["cost"]
+    assert cost["total"] == total
+    assert cost["variant_source"] == (None if tier == "default" else {"service_tier": said_by})
+
+
+def test_the_tier_that_was_served_counts_and_not_the_one_asked_for(make: Any, book: PriceBook) -> None:
+    answer = {**chat({"prompt_tokens": 1000, "completion_tokens": 200}), "model": "gpt-5", "service_tier": "default"}
+    asked = {"model": "gpt-5", "messages": [], "service_tier": "priority"}
+    assert derive(make(answer, request=asked), book)["cost"]["total"] == "0.00325"
+
+
+def test_a_batch_costs_half(make: Any, book: PriceBook) -> None:
+    """gpt-4o at 1.25 and 5: two results of 100 * 1.25 + 20 * 5 = 225."""
+    lines = [{"custom_id": n, "response": {"status_code": 200, "body": chat(USAGE)}, "error": None} for n in ("a", "b")]
+    envelope = make("\n".join(json.dumps(line) for line in lines), operation="files", path="/v1/files/f/content", request=None)
+    envelope["request"]["method"] = "GET"
+    cost = derive(envelope, book)["cost"]
+    assert (cost["total"], cost["variant"]) == ("0.00045", "processing=batch")
+
+
 def test_audio_read_from_the_cache_is_not_counted_as_both(make: Any, book: PriceBook) -> None:
     """80 audio and 64 cached of 100: at least 44 of the cached are audio."""
     details = {"prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 80}}
