@@ -83,33 +83,33 @@ class Filter:
 
     def feed(self, data: bytes) -> bytes:
         """What may be sent on."""
-        self._held += data
-        out: list[bytes] = []
+        held, at, out = self._held + data if self._held else data, 0, list[bytes]()
         while True:
-            size, whole = self._step()
-            if not size:
-                return b"".join(out)
-            out.append(self._shown(self._held[:size], whole=whole))
-            self._held, self._searched = self._held[size:], 0
+            end, whole = self._next(held, at)
+            if end == at:
+                break
+            out.append(self._shown(held[at:end], whole=whole))
+            at, self._searched = end, 0
+        self._held = held[at:]
+        return b"".join(out)
 
     def close(self) -> bytes:
         """What is left when the answer is over, or broke off."""
         rest, self._held = self._held, b""
         return self._shown(rest, whole=not self._passing and len(rest) <= EVENT_BYTES_MAX)
 
-    def _step(self) -> tuple[int, bool]:
-        """How many bytes can be decided on, 0 when none yet; and whether they are one event."""
-        held = self._held
-        if not self._passing and (beside := _BESIDE.match(held)):
+    def _next(self, held: bytes, at: int) -> tuple[int, bool]:
+        """Up to where can be decided, and whether that is one event; `at` when nothing can yet."""
+        if not self._passing and (beside := _BESIDE.match(held, at)):
             return beside.end(), False
-        if found := _EVENT_END.search(held, max(self._searched - 3, 0)):
-            whole = not self._passing and found.end() <= EVENT_BYTES_MAX
+        if found := _EVENT_END.search(held, at + max(self._searched - 3, 0)):
+            whole = not self._passing and found.end() - at <= EVENT_BYTES_MAX
             self._passing = False
             return found.end(), whole
-        self._searched = len(held)
-        self._passing = self._passing or len(held) > EVENT_BYTES_MAX
+        self._searched = len(held) - at
+        self._passing = self._passing or self._searched > EVENT_BYTES_MAX
         # The last line ends may be the first half of a blank line.
-        return len(held.rstrip(b"\r\n")) if self._passing else 0, False
+        return at + len(held[at:].rstrip(b"\r\n")) if self._passing else at, False
 
     def _shown(self, piece: bytes, *, whole: bool) -> bytes:
         if whole and _is_usage(piece):
