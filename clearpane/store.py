@@ -16,6 +16,9 @@ from obstore.store import LocalStore, S3Store
 
 REQUEST_TIMEOUT_S = 30.0  # of one request, the body included
 CONNECT_TIMEOUT_S = 5.0
+# Kept after a burst, such as the look-up of second copies; without the two, all of its connections stay open for a minute and a half.
+IDLE_CONNECTIONS_MAX = 16
+IDLE_TIMEOUT_S = 20.0
 LIST_CHUNK = 1000
 
 _CONFLICT = re.compile(r"status code: 409\b")
@@ -137,6 +140,8 @@ def _s3(url: str) -> S3Store:
         "allow_http": True,
         "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+        "pool_max_idle_per_host": str(IDLE_CONNECTIONS_MAX),
+        "pool_idle_timeout": timedelta(seconds=IDLE_TIMEOUT_S),
     }
     try:
         return S3Store.from_url(

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clearpane.contract.records import Row
-from clearpane.runtime import child
+from clearpane.runtime import child, memory
 from clearpane.runtime.handover import Handover
 from clearpane.settings import Settings
 from clearpane.store import Store
@@ -137,4 +137,5 @@ async def _child(handover: Handover, report: Report, stopped: Awaitable[None]) -
 
 
 if __name__ == "__main__":
+    memory.bound()
     child.run(_child, refusals=(NothingToDo, BadOverlay, NotConditional, UnsafeAddress))

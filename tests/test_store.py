@@ -181,6 +181,37 @@ async def test_a_lost_answer_is_in_doubt(server: Server, monkeypatch: pytest.Mon
         await Store.open("s3://bucket").get("key")
 
 
+async def test_after_a_burst_few_connections_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers nobody until all have asked, each over a connection of its own; what is idle then is let go."""
+    burst = 4 * stores.IDLE_CONNECTIONS_MAX
+    connections: set[asyncio.StreamWriter] = set()
+    all_ask = asyncio.Barrier(burst)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await all_ask.wait()
+                head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: x\r\nLast-Modified: Sat, 21 Nov 2026 10:00:00 GMT\r\n\r\n"
+                writer.write(head + b"y")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            connections.discard(writer)
+            writer.close()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for name, value in {"ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        store = Store.open("s3://bucket/lake")
+        assert await asyncio.gather(*(store.get(f"key-{number}") for number in range(burst))) == [b"y"] * burst
+        async with asyncio.timeout(10):  # the bound on what is idle, not the time that it may be, brings them down
+            while len(connections) > stores.IDLE_CONNECTIONS_MAX:
+                await asyncio.sleep(0.01)
+        for writer in connections:
+            writer.close()
+
+
 async def test_a_slow_store_is_in_doubt(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "REQUEST_TIMEOUT_S", 0.3)
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from clearpane.contract.lake import Place, head_key, parse_key
@@ -20,7 +20,7 @@ from consumer import metrics
 from consumer.lake import index, listing
 from consumer.lake.draft import Derivation, Draft, compose, row_of
 from consumer.lake.inspection import check_follows, inspect, manifest_of
-from consumer.lake.ledger import Ledger
+from consumer.lake.ledger import READS_AT_ONCE, Ledger
 from consumer.lake.patience import certain
 from consumer.lake.pending import Cut, Limits, Pending
 from consumer.lake.tail import REWRITTEN_KEPT_MS, ChainBroken, Tail
@@ -39,6 +39,7 @@ class Lake:
     derivation: Derivation
     limits: Limits
     stored: Stored | None = None  # called with each row that this process stored
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))  # of index files, at once
 
 
 class Chain:
@@ -49,7 +50,7 @@ class Chain:
         self._since = since
         self._lake = lake
         self._store = lake.store
-        self._ledger = Ledger(lake.store, lake.derivation)
+        self._ledger = Ledger(lake.store, lake.derivation, lake.reads)
         self._writer = secrets.token_hex(8)
         self._drafts = 0
 

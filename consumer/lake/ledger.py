@@ -22,7 +22,7 @@ from consumer.lake.patience import certain
 from consumer.lake.tail import ChainBroken, Tail
 
 IDS_MAX = 200_000  # kept in memory per log; the hours used longest ago go first
-READS_AT_ONCE = 16
+READS_AT_ONCE = 16  # of all ledgers together: each holds a whole index file
 # An id may claim any birth; what is older than this is not looked up.
 AGE_MAX = timedelta(days=62)
 # A proxy's clock may be ahead of the log's.
@@ -32,9 +32,11 @@ _SLACK = timedelta(hours=1)
 class Ledger:
     """Ids of one log, by the hour of their object. What is cached always equals the chain up to the tail."""
 
-    def __init__(self, store: Store, derivation: Derivation) -> None:
+    def __init__(self, store: Store, derivation: Derivation, reads: asyncio.Semaphore) -> None:
+        """`reads`: of READS_AT_ONCE, shared by all ledgers of the process."""
         self._store = store
         self._derivation = derivation
+        self._reads = reads
         self._hours: OrderedDict[datetime, set[bytes]] = OrderedDict()
         self._newest: datetime | None = None
 
@@ -83,10 +85,8 @@ class Ledger:
         return self._hours.get(hour, set())
 
     async def _read(self, hour: datetime, tail: Tail) -> set[bytes]:
-        gate = asyncio.Semaphore(READS_AT_ONCE)
-
         async def one(place: Place) -> set[bytes]:
-            async with gate:
+            async with self._reads:
                 return {_packed(name) for name in await self._request_ids(place)}
 
         # The truth is listed, not the index: an index file may be missing.
