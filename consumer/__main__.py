@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 
-from clearpane.runtime import logs, memory
+from clearpane.runtime import logs
 from clearpane.settings import SettingsError, environment, load
 from clearpane.store import StoreError
 from consumer.derive import BadOverlay
@@ -31,7 +31,6 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.start(settings.log_level)
-    memory.bound()
     try:
         asyncio.run(run(settings, _until_signalled(), lambda event: log.info("%s", event["event"])))
     except (NothingToDo, BadOverlay, NotConditional, UnsafeAddress, StoreError, OSError) as error:

@@ -50,14 +50,15 @@ async def run(
     """
     stop = asyncio.ensure_future(stopped)
     serving = asyncio.create_task(_serve(settings, report, watch, sock))
+    giving_back = asyncio.create_task(memory.giving_back())
     try:
         await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
     finally:
-        serving.cancel()
-        stop.cancel()
-        await asyncio.gather(serving, stop, return_exceptions=True)
+        for task in (serving, giving_back, stop):
+            task.cancel()
+        await asyncio.gather(serving, giving_back, stop, return_exceptions=True)
 
 
 async def _serve(settings: Settings, report: Report, watch: bool, sock: socket.socket | None) -> None:
@@ -137,5 +138,4 @@ async def _child(handover: Handover, report: Report, stopped: Awaitable[None]) -
 
 
 if __name__ == "__main__":
-    memory.bound()
     child.run(_child, refusals=(NothingToDo, BadOverlay, NotConditional, UnsafeAddress))

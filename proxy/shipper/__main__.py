@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 
-from clearpane.runtime import child, memory
+from clearpane.runtime import child
 from clearpane.runtime.child import Report
 from clearpane.runtime.handover import Handover
 from proxy.shipper import service
@@ -14,5 +14,4 @@ async def main(handover: Handover, report: Report, stopped: Awaitable[None]) -> 
 
 
 if __name__ == "__main__":
-    memory.bound()
     child.run(main)

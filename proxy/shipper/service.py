@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable
 from datetime import datetime
 from pathlib import Path
 
+from clearpane.runtime import memory
 from clearpane.settings import Settings
 from proxy.shipper import metrics
 from proxy.shipper.kafka import Kafka
@@ -44,6 +45,7 @@ async def run(settings: Settings, stopped: Awaitable[None]) -> None:
 
 async def _ship(settings: Settings, stop: "asyncio.Future[None]") -> None:
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_owned(asyncio.create_task(memory.giving_back(), name="memory")))
         intake = None
         if settings.intake:
             intake = await stack.enter_async_context(Intake(settings.intake, settings.intake_secret, settings.post_timeout_s))

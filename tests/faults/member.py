@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import prometheus_client
 
-from clearpane.runtime import logs, memory
+from clearpane.runtime import logs
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
 from consumer import service
@@ -82,7 +82,6 @@ def main() -> int:
     patience.DENIED_PAUSE_S = DENIED_PAUSE_S
     kafka.SESSION_TIMEOUT_MS, kafka.HEARTBEAT_MS = SESSION_TIMEOUT_MS, HEARTBEAT_MS
     logs.start("info")
-    memory.bound()
     if arguments.metrics:
         prometheus_client.start_http_server(arguments.metrics, "127.0.0.1")
     if arguments.die:
