@@ -124,6 +124,10 @@ class Load:
     _next: int = 0
     _statuses: dict[int, int | None] = field(default_factory=dict)  # of the calls in flight
 
+    def request(self, number: int) -> tuple[str, dict[str, Any]]:
+        """Path and body of call N."""
+        return MIX[number % len(MIX)]
+
     async def run(self) -> None:
         await asyncio.gather(*(self._connection() for _ in range(self.connections)))
 
@@ -151,7 +155,7 @@ class Load:
             streams[1].close()
 
     async def _call(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path, body = MIX[number % len(MIX)]
+        path, body = self.request(number)
         data = json.dumps(body).encode()
         writer.write(
             b"POST %b HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\nAuthorization: Bearer sk-load-0123456789abcdef\r\n"

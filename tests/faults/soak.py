@@ -3,7 +3,7 @@
     python -m tests.faults.soak --calls 200000 --seed 1 --out FILE
 
 Exit code 0: nothing lost, nothing doubled, the chains verify, no call broke without a worker's death, and memory and
-descriptors of the processes that lived all the time stayed flat.
+descriptors of every process stayed flat.
 """
 
 import argparse
@@ -15,16 +15,14 @@ import random
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from tests.conftest import Broker
 from tests.e2e.system import Outcome, free_port
 from tests.faults.conftest import make_topic
 from tests.faults.front import Front
+from tests.faults.growth import Growth
 from tests.faults.stage import Stage, Verdict
 from tests.faults.table import about, write
 from tests.faults.trouble import Trouble
@@ -33,50 +31,7 @@ from tests.faults.wire import Wire
 TOPIC = "calls"
 WORKERS, CONNECTIONS = 3, 24
 SETTLE_S = 300.0
-SAMPLE_S = 1.0
-SAMPLES_LEAST = 120  # fewer say nothing about growth
-RSS_GROWTH_MAX, RSS_SLACK_KIB = 1.2, 16 << 10
-DESCRIPTORS_GROWTH_MAX = 20
 DEATH_S = 3.0  # a worker's death explains what broke so long before or after it
-
-
-@dataclass
-class Samples:
-    """RSS (KiB) and open descriptors of the processes that live all the time, second by second."""
-
-    stage: Stage
-    found: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        workers = self.stage.proxy.children("proxy.worker")
-        steady = {"proxy": self.stage.proxy.process.pid, "worker": workers[0], "consumer": self.stage.members[0].process.pid}
-        while True:
-            for role, pid in steady.items():
-                with contextlib.suppress(OSError):
-                    self.found[role].append(_sample(pid))
-            await asyncio.sleep(SAMPLE_S)
-
-    def summary(self) -> dict[str, Any]:
-        return {role: _flatness(samples) for role, samples in self.found.items()}
-
-
-def _sample(pid: int) -> tuple[int, int]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    rss_kib = int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
-    return rss_kib, sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-
-
-def _flatness(samples: list[tuple[int, int]]) -> dict[str, Any]:
-    """The means of the four quarters; `flat`: the last against the second, since the first warms up. None: too short to tell."""
-    size = max(1, len(samples) // 4)
-    quarters = [samples[start : start + size] for start in range(0, size * 4, size) if samples[start : start + size]]
-    rss = [round(mean(kib for kib, _ in quarter)) for quarter in quarters]
-    descriptors = [round(mean(count for _, count in quarter)) for quarter in quarters]
-    flat = None
-    if len(samples) >= SAMPLES_LEAST:
-        flat = rss[3] <= rss[1] * RSS_GROWTH_MAX + RSS_SLACK_KIB and descriptors[3] <= descriptors[1] + DESCRIPTORS_GROWTH_MAX
-    return {"samples": len(samples), "rss_kib": rss, "descriptors": descriptors, "flat": flat}
 
 
 def unexplained(outcomes: dict[str, Outcome], deaths: list[float]) -> list[str]:
@@ -88,7 +43,7 @@ def unexplained(outcomes: dict[str, Outcome], deaths: list[float]) -> list[str]:
     return [name for name, outcome in outcomes.items() if not (outcome.whole and outcome.status == 200) and not explained(outcome)]
 
 
-def report(verdict: Verdict, trouble: Trouble, samples: Samples, outcomes: dict[str, Outcome], seed: int, seconds: float) -> dict[str, Any]:
+def report(verdict: Verdict, trouble: Trouble, growth: Growth, outcomes: dict[str, Outcome], seed: int, seconds: float) -> dict[str, Any]:
     contents = verdict.contents
     return {
         "seed": seed,
@@ -106,7 +61,7 @@ def report(verdict: Verdict, trouble: Trouble, samples: Samples, outcomes: dict[
         "by_http": contents.by("h-"),
         "attempts": dict(contents.attempts),
         "faults": dict(trouble.counts),
-        "processes": samples.summary(),
+        "processes": growth.summary(),
     }
 
 
@@ -123,12 +78,14 @@ def words(found: dict[str, Any]) -> str:
         f"{found['recorded']:,} records in {found['objects']:,} objects: {found['by_kafka']:,} by Kafka, {found['by_http']:,} by HTTP; "
         f"{second_copies:,} from a second copy. Faults: {faults}."
     )
-    head = ["| process that lived all the time | RSS, MiB, by quarter | descriptors, by quarter |", "| --- | --- | --- |"]
-    lines = [outcome, "", ways, "", *head]
-    for role, process in found["processes"].items():
-        rss = ", ".join(f"{kib / 1024:.0f}" for kib in process["rss_kib"])
-        lines.append(f"| {role} | {rss} | {', '.join(map(str, process['descriptors']))} |")
-    return "\n".join(lines)
+    head = ["| process | lives | RSS, MiB: quarters of its longest life, highest | descriptors: the same |", "| --- | ---: | --- | --- |"]
+    return "\n".join((outcome, "", ways, "", *head, *(_row(role, process) for role, process in found["processes"].items())))
+
+
+def _row(role: str, process: dict[str, Any]) -> str:
+    rss = ", ".join(f"{kib / 1024:.0f}" for kib in (*process["rss_kib"], process["rss_kib_max"]))
+    descriptors = ", ".join(map(str, (*process["descriptors"], process["descriptors_max"])))
+    return f"| {role} | {process['lives']} | {rss} | {descriptors} |"
 
 
 def passed(found: dict[str, Any]) -> bool:
@@ -137,35 +94,49 @@ def passed(found: dict[str, Any]) -> bool:
 
 
 async def soak(calls: int, seed: int, folder: Path, environ: dict[str, str]) -> dict[str, Any]:
-    front = Front(environ["AWS_ENDPOINT_URL_S3"], environ["AWS_SECRET_ACCESS_KEY"], seed)
+    async with contextlib.AsyncExitStack() as stack:
+        store = Front(environ["AWS_ENDPOINT_URL_S3"], environ["AWS_SECRET_ACCESS_KEY"], seed)
+        await store.start()
+        stack.push_async_callback(store.stop)
+        broker, wire = await _broker(folder, environ, stack)
+        lake = f"{environ['CLEARPANE_TEST_S3']}/soak-{seed}-{os.getpid()}"
+        kafka = f"127.0.0.1:{wire.port}"
+        stage = Stage(folder, lake, kafka=kafka, topic=TOPIC, store={"AWS_ENDPOINT_URL_S3": store.url})
+        stage.load.calls, stage.load.connections, stage.load.pause_s = calls, CONNECTIONS, 0.0
+        intake = Front(f"http://127.0.0.1:{stage.intake_port}", seed=seed)
+        await intake.start()
+        stack.push_async_callback(intake.stop)
+        stack.push_async_callback(asyncio.to_thread, stage.stop)
+        return await _played(stage, Trouble(stage, broker, wire, store, intake, random.Random(seed)), intake.url, seed)
+
+
+async def _broker(folder: Path, environ: dict[str, str], stack: contextlib.AsyncExitStack) -> tuple[Broker, Wire]:
+    """A broker of its own that names the wire as its address."""
     port = free_port()
     wire = Wire("127.0.0.1", port)
-    await front.start()
     await wire.start()
-    broker_folder = folder / "kafka"
-    broker_folder.mkdir()
-    (broker_folder / "ports.json").write_text(json.dumps({"port": port, "advertised": wire.port}))
-    broker = Broker(broker_folder, environ)
-    lake = f"{environ['CLEARPANE_TEST_S3']}/soak-{seed}-{os.getpid()}"
-    stage = Stage(folder, lake, kafka=f"127.0.0.1:{wire.port}", topic=TOPIC, store={"AWS_ENDPOINT_URL_S3": front.url})
-    stage.load.calls, stage.load.connections, stage.load.pause_s = calls, CONNECTIONS, 0.0
-    trouble = Trouble(stage, broker, wire, front, random.Random(seed))
-    samples = Samples(stage)
+    stack.push_async_callback(wire.stop)
+    (folder / "kafka").mkdir()
+    (folder / "kafka" / "ports.json").write_text(json.dumps({"port": port, "advertised": wire.port}))
+    broker = Broker(folder / "kafka", environ)
+    stack.callback(broker.kill)
+    await broker.start()
+    await make_topic(f"127.0.0.1:{wire.port}", TOPIC)
+    return broker, wire
+
+
+async def _played(stage: Stage, trouble: Trouble, intake: str, seed: int) -> dict[str, Any]:
     began = time.monotonic()
+    growth = Growth(lambda: [stage.proxy.process.pid, *(member.process.pid for member in stage.members)])
+    await stage.start(consumers=2, workers=WORKERS, intake=intake, flush_seconds=1.0, object_records_max=500)
+    watching = asyncio.create_task(growth.run())
     try:
-        await broker.start()
-        await make_topic(f"127.0.0.1:{wire.port}", TOPIC)
-        await stage.start(consumers=2, workers=WORKERS, flush_seconds=1.0, object_records_max=500)
-        watching = asyncio.create_task(samples.run())
         await trouble.run(stage.loading)
         verdict = await stage.judged(SETTLE_S)
-        watching.cancel()
-        return report(verdict, trouble, samples, stage.load.outcomes, seed, time.monotonic() - began)
     finally:
-        await asyncio.to_thread(stage.stop)
-        await wire.stop()
-        await front.stop()
-        broker.kill()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    return report(verdict, trouble, growth, stage.load.outcomes, seed, time.monotonic() - began)
 
 
 def main() -> int:

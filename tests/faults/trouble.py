@@ -1,4 +1,4 @@
-"""Random trouble for a stage: one fault after another, each gone again before it returns."""
+"""Random trouble for a stage: each fault once, then one after another at random, each gone again before it returns."""
 
 import asyncio
 import os
@@ -7,45 +7,69 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from tests.conftest import Broker
 from tests.faults.front import Front
+from tests.faults.growth import descendants, role_of
 from tests.faults.stage import Stage
 from tests.faults.wire import Wire
 
-PAUSE_S = (2.0, 6.0)  # between two faults
+PAUSE_S = (1.0, 4.0)  # between two faults
+
+Fault = Callable[[], Awaitable[None]]
 
 
 class Trouble:
-    """The first consumer and the oldest worker are never killed, so that their memory can be looked at over the whole time."""
+    """The first consumer, the oldest worker and its recorder are never killed, the shipper not in the last half of the load, so that
+    their memory can be looked at over a long time. `store` and `intake` stand before both of them."""
 
-    def __init__(self, stage: Stage, broker: Broker, wire: Wire, front: Front, dice: random.Random) -> None:
+    def __init__(self, stage: Stage, broker: Broker, wire: Wire, store: Front, intake: Front, dice: random.Random) -> None:
         self.counts: Counter[str] = Counter()
         self.worker_deaths: list[float] = []  # monotonic
-        self._stage, self._broker, self._wire, self._front, self._dice = stage, broker, wire, front, dice
+        self._stage, self._broker, self._wire, self._dice = stage, broker, wire, dice
+        self._store, self._intake = store, intake
 
     async def run(self, load: "asyncio.Task[None]") -> None:
         """Until the load has ended; the last fault is over then."""
-        faults: list[Callable[[], Awaitable[None]]] = [
-            self.worker_killed, self.shipper_killed, self.consumer_killed, self.consumer_replaced, self.consumer_frozen,
+        faults: list[Fault] = [
+            self.worker_killed, self.recorder_killed, self.shipper_killed,
+            self.consumer_killed, self.consumer_replaced, self.consumer_frozen,
             self.broker_killed, self.broker_frozen, self.broker_silent, self.broker_reset, self.broker_slow,
+            self.intake_503, self.intake_answers_lost, self.intake_slow, self.intake_cut,
             self.store_503, self.store_answers_lost, self.store_slow, self.store_cut,
         ]  # fmt: skip
+        first = self._dice.sample(faults, len(faults))
         while not load.done():
             await asyncio.wait({load}, timeout=self._dice.uniform(*PAUSE_S))
-            fault = self._dice.choice(faults)
+            fault = first.pop() if first else self._dice.choice(faults)
+            if load.done() or (fault == self.shipper_killed and self._half_over):
+                continue
             print(f"{len(self._stage.load.outcomes):>8,} calls: {fault.__name__.replace('_', ' ')}", flush=True)
             await fault()
             self.counts[fault.__name__] += 1
 
+    @property
+    def _half_over(self) -> bool:
+        return len(self._stage.load.outcomes) > self._stage.load.calls / 2
+
     async def worker_killed(self) -> None:
-        workers = self._stage.proxy.children("proxy.worker")
+        workers = self._workers()
         if len(workers) > 1:
             self.worker_deaths.append(time.monotonic())
             os.kill(workers[-1], signal.SIGKILL)
 
+    async def recorder_killed(self) -> None:
+        for recorder in _found(self._workers()[-1:], "recorder"):
+            os.kill(recorder, signal.SIGKILL)
+
     async def shipper_killed(self) -> None:
-        self._stage.proxy.kill_child("proxy.shipper")
+        for shipper in _found([self._stage.proxy.process.pid], "shipper"):
+            os.kill(shipper, signal.SIGKILL)
+
+    def _workers(self) -> list[int]:
+        """The oldest first."""
+        return sorted(_found([self._stage.proxy.process.pid], "worker"), key=_started)
 
     async def consumer_killed(self) -> None:
         self._stage.members[-1].kill()
@@ -86,6 +110,18 @@ class Trouble:
         await asyncio.sleep(self._dice.uniform(1, 6))
         self._wire.up.latency_s = self._wire.down.latency_s = 0.0
 
+    async def intake_503(self) -> None:
+        await self._intake_fault(status=503)
+
+    async def intake_answers_lost(self) -> None:
+        await self._intake_fault(drop=True)
+
+    async def intake_slow(self) -> None:
+        await self._intake_fault(delay_s=self._dice.uniform(0.2, 3.0))
+
+    async def intake_cut(self) -> None:
+        await self._intake_fault(cut_request=True)
+
     async def store_503(self) -> None:
         await self._store_fault(status=503)
 
@@ -98,8 +134,29 @@ class Trouble:
     async def store_cut(self) -> None:
         await self._store_fault(cut_request=True)
 
+    async def _intake_fault(self, **how: object) -> None:
+        """With Kafka away for longer than its deadline: otherwise nothing goes to the intake."""
+        self._intake.add(name="soak", method="POST", folder="records", share=self._dice.uniform(0.2, 1.0), **how)
+        self._broker.pause()
+        await asyncio.sleep(self._dice.uniform(7, 12))
+        self._intake.clear()
+        await asyncio.sleep(self._dice.uniform(0, 3))
+        self._broker.resume()
+
     async def _store_fault(self, **how: object) -> None:
         for folder in ("calls", "index", "heads"):
-            self._front.add(name="soak", folder=folder, share=self._dice.uniform(0.2, 1.0), **how)
+            self._store.add(name="soak", folder=folder, share=self._dice.uniform(0.2, 1.0), **how)
         await asyncio.sleep(self._dice.uniform(1, 8))
-        self._front.clear()
+        self._store.clear()
+
+
+def _found(roots: list[int], role: str) -> list[int]:
+    return [pid for pid in descendants(roots) if role_of(pid) == role]
+
+
+def _started(pid: int) -> int:
+    """Ticks since the machine's start; 0 for a process that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
