@@ -1,6 +1,8 @@
 """Single steps of the protocol, each named after what happened to the store."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from clearpane.store import Store, StoreDenied, StoreUnavailable
 from consumer.lake import patience, probe
 from consumer.lake.chain import Chain, Lake
 from consumer.lake.draft import Derivation
+from consumer.lake.ledger import READS_AT_ONCE
 from consumer.lake.messages import Message, decode
 from consumer.lake.pending import Limits, Pending
 from consumer.lake.probe import NotConditional, prove
@@ -40,10 +43,10 @@ async def opened(lake: Lake) -> Chain:
     return await Chain.open(lake, LOG, genesis=genesis)
 
 
-def pending(end: int, envelopes: list[dict[str, Any]]) -> Pending:
+def pending(end: int, envelopes: list[dict[str, Any]], timestamp_ms: int = NOW_MS) -> Pending:
     found = Pending(end=end)
     for number, e in enumerate(envelopes):
-        found.add(end + number, decode(Message(end + number, NOW_MS, orjson.dumps(e))))
+        found.add(end + number, decode(Message(end + number, timestamp_ms, orjson.dumps(e))))
     return found
 
 
@@ -73,6 +76,47 @@ async def test_a_lost_answer_is_recognised(address: str, make_lake: Callable[[St
     await chain.append(pending(2, [envelope()]))
     assert chain.tail.end == 3
     assert len(await store.list("calls/")) == 2
+
+
+class Gated(Store):
+    """The real store, whose index files are answered only once `open` is set."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(Store.open(address)._backend)
+        self.open = asyncio.Event()
+        self.reading = 0
+        self.begun: set[str] = set()  # logs
+
+    async def get(self, key: str) -> bytes:
+        if key.startswith("index/"):
+            self.begun.add(key.rpartition("-")[0].rpartition("/")[2])
+            self.reading += 1
+            await self.open.wait()
+            self.reading -= 1
+        return await super().get(key)
+
+
+async def test_all_look_ups_of_second_copies_share_one_bound(tmp_path: Path, derivation: Derivation, envelope: Make) -> None:
+    """Two logs of more index files than may be read at once: the second one waits for the first."""
+    names, now_ms = ("k-t-0-0", "k-t-0-1"), int(time.time() * 1000)
+    store = Gated(str(tmp_path))
+    lake = Lake(store=store, derivation=derivation, limits=Limits(records_max=1, bytes_max=1 << 20))
+    waiting: dict[str, Pending] = {}
+    for name in names:
+        chain = await Chain.open(lake, name)
+        calls = [envelope() for _ in range(READS_AT_ONCE)]
+        await chain.append(pending(0, calls, now_ms))
+        waiting[name] = pending(READS_AT_ONCE, [{**calls[0], "attempt": 2}], now_ms)
+    appending = [asyncio.create_task((await Chain.open(lake, name)).append(waiting[name])) for name in names]
+    async with asyncio.timeout(30):
+        while store.reading < READS_AT_ONCE:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)  # time for a second log to exceed the bound, if it could
+    assert store.reading == READS_AT_ONCE
+    store.open.set()
+    await asyncio.gather(*appending)
+    assert store.begun == set(names)
+    assert len(await store.list("calls/")) == len(names) * READS_AT_ONCE  # both were copies
 
 
 async def test_the_loser_of_a_race_adopts(address: str, make_lake: Callable[[Store], Lake], envelope: Make) -> None:
