@@ -13,7 +13,7 @@ SERVICES := $(BIN)/python deploy/services
 RUN := .services
 PACKAGES := clearpane proxy consumer reader
 
-.PHONY: help demo up install test test-uvloop test-minio faults prices-check soak lint bench bench-peers bench-faults services services-stop compose-check compose-env lock clean
+.PHONY: help demo up install test test-uvloop test-minio faults prices-check soak lint bench bench-peers bench-faults bench-loss services services-stop compose-check compose-env lock clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -75,6 +75,9 @@ bench-peers: install  ## with uvloop, and with other gateways, which it installs
 
 bench-faults: install  ## latency with the log side stopped, its disk full, Kafka frozen
 	@bench/run faults $(ARGS)
+
+bench-loss: install  ## what LiteLLM's S3 logger loses, beside Clearpane: about half an hour
+	@$(SERVICES) with versitygw -- bench/run loss $(if $(WRITE_DOCS),--write-docs) $(ARGS)
 
 services: install  ## leave a real Kafka and a real S3 server running on loopback
 	@$(SERVICES) start kafka versitygw --in $(RUN)
