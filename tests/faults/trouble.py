@@ -1,4 +1,7 @@
-"""Random trouble for a stage: each fault once, then one after another at random, each gone again before it returns."""
+"""Random trouble for a stage: faults of its processes, and at the same time faults of what stands around them.
+
+In each of the two rows one follows another: each kind once, then at random; each is gone again before the next begins.
+"""
 
 import asyncio
 import os
@@ -32,13 +35,20 @@ class Trouble:
 
     async def run(self, load: "asyncio.Task[None]") -> None:
         """Until the load has ended; the last fault is over then."""
-        faults: list[Fault] = [
+        processes: list[Fault] = [
             self.worker_killed, self.recorder_killed, self.shipper_killed,
             self.consumer_killed, self.consumer_replaced, self.consumer_frozen,
+        ]  # fmt: skip
+        around: list[Fault] = [
             self.broker_killed, self.broker_frozen, self.broker_silent, self.broker_reset, self.broker_slow,
             self.intake_503, self.intake_answers_lost, self.intake_slow, self.intake_cut,
             self.store_503, self.store_answers_lost, self.store_slow, self.store_cut,
         ]  # fmt: skip
+        async with asyncio.TaskGroup() as rows:
+            for faults in (processes, around):
+                rows.create_task(self._row(load, faults))
+
+    async def _row(self, load: "asyncio.Task[None]", faults: list[Fault]) -> None:
         first = self._dice.sample(faults, len(faults))
         while not load.done():
             await asyncio.wait({load}, timeout=self._dice.uniform(*PAUSE_S))
