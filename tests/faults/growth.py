@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 SAMPLE_S = 1.0
-SAMPLES_LEAST = 160  # fewer say nothing about growth
+SAMPLES_LEAST = 300  # fewer say nothing about growth
 RSS_GROWTH_MAX, RSS_SLACK_KIB = 1.1, 4 << 10
 DESCRIPTORS_GROWTH_MAX = 16  # connections that are kept for a while
 CONNECTIONS_MOVED_MAX = 48  # a worker gets the callers of another that was killed: two descriptors each

@@ -14,16 +14,16 @@ from tests.faults import growth
     ("rss_kib", "descriptors", "flat"),
     [
         (lambda n: 100_000 + n % 7, lambda n: 40 + n % 5, True),
-        (lambda n: 50_000 if n < 40 else 150_000, lambda n: 40, True),  # warming up
-        (lambda n: 400_000 if n in (120, 190) else 100_000, lambda n: 400 if n == 180 else 40, True),  # a peak that is over
+        (lambda n: 50_000 if n < 80 else 150_000, lambda n: 40, True),  # warming up
+        (lambda n: 400_000 if n in (220, 390) else 100_000, lambda n: 400 if n == 380 else 40, True),  # a peak that is over
         (lambda n: 100_000 + 500 * n, lambda n: 40, False),
         (lambda n: 100_000, lambda n: 40 + n, False),
     ],
 )
 def test_growth_is_not_flat(rss_kib: Callable[[int], int], descriptors: Callable[[int], int], flat: bool) -> None:
-    samples = [(rss_kib(n), descriptors(n)) for n in range(200)]
+    samples = [(rss_kib(n), descriptors(n)) for n in range(400)]
     assert growth.flatness(samples)["flat"] is flat
-    assert growth.flatness(samples[:50])["flat"] is None
+    assert growth.flatness(samples[:100])["flat"] is None
 
 
 async def test_children_of_children_are_found_and_sampled() -> None:
