@@ -211,8 +211,7 @@ class Partition:
     async def _take(self) -> None:
         """Decode what arrived: in a thread, because heartbeats share the loop."""
         while self._arrived:
-            messages, self._arrived, self._arrived_bytes = self._arrived, [], 0
-            decoded = await asyncio.to_thread(_decoded, messages)
+            decoded = await asyncio.to_thread(_decoded, self._packed())
             self._check_witness(decoded)
             for offset, candidate in decoded:
                 self._pending.add(offset, candidate)
@@ -221,6 +220,20 @@ class Partition:
                 self.first_at = time.monotonic()
             if self._full():
                 return
+
+    def _packed(self) -> list[Message]:
+        """What the next object has room for, and at least one; the rest of a backlog stays as it came: decoded, it is far larger."""
+        limits = self._lake.limits
+        records, size = limits.records_max - len(self._pending.candidates), limits.bytes_max - self._pending.bytes
+        taken: list[Message] = []
+        for message in self._arrived:
+            if taken and (len(taken) >= records or size <= 0):
+                break
+            taken.append(message)
+            size -= len(message.value)
+        del self._arrived[: len(taken)]
+        self._arrived_bytes -= sum(len(message.value) for message in taken)
+        return taken
 
     def _due_in_s(self) -> float | None:
         """Seconds until the next write; None: nothing to write."""
