@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 SAMPLE_S = 1.0
@@ -79,12 +78,12 @@ def _sample(pid: int) -> tuple[int, int]:
 
 
 def flatness(samples: list[tuple[int, int]], descriptors_growth_max: int = DESCRIPTORS_GROWTH_MAX) -> dict[str, Any]:
-    """The medians of the four quarters. `flat`: neither the third nor the fourth lies above the second by more than the
-    bounds; the first warms up. None: too short to tell."""
+    """The lows of the four quarters: what a fifth of the samples stays below, which is what is left when no outage is under way.
+    `flat`: neither the third nor the fourth lies above the second by more than the bounds; the first warms up. None: too short to tell."""
     size = max(1, len(samples) // 4)
     quarters = [samples[start : start + size] for start in range(0, size * 4, size) if samples[start : start + size]]
-    rss = [round(median(kib for kib, _ in quarter)) for quarter in quarters]
-    descriptors = [round(median(count for _, count in quarter)) for quarter in quarters]
+    rss = [_low([kib for kib, _ in quarter]) for quarter in quarters]
+    descriptors = [_low([count for _, count in quarter]) for quarter in quarters]
     flat = None
     if len(samples) >= SAMPLES_LEAST:
         rss_max = rss[1] * RSS_GROWTH_MAX + RSS_SLACK_KIB
@@ -97,3 +96,7 @@ def flatness(samples: list[tuple[int, int]], descriptors_growth_max: int = DESCR
         "descriptors_max": max(count for _, count in samples),
         "flat": flat,
     }
+
+
+def _low(values: list[int]) -> int:
+    return sorted(values)[len(values) // 5]

@@ -78,7 +78,10 @@ def words(found: dict[str, Any]) -> str:
         f"{found['recorded']:,} records in {found['objects']:,} objects: {found['by_kafka']:,} by Kafka, {found['by_http']:,} by HTTP; "
         f"{second_copies:,} from a second copy. Faults: {faults}."
     )
-    head = ["| process | lives | RSS, MiB: quarters of its longest life, highest | descriptors: the same |", "| --- | ---: | --- | --- |"]
+    head = [
+        "| process | lives | RSS, MiB: lows of the quarters of the longest life, highest | descriptors: the same |",
+        "| --- | ---: | --- | --- |",
+    ]
     return "\n".join((outcome, "", ways, "", *head, *(_row(role, process) for role, process in found["processes"].items())))
 
 
