@@ -147,7 +147,7 @@ class Broker:
         try:
             host, port = self.bootstrap.split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
-        except OSError:
+        except (OSError, KeyError):  # not running yet, or its port not drawn yet
             return False
         try:
             writer.write(struct.pack(">ihhih", 10, 18, 0, 7, -1))
