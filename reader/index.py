@@ -45,6 +45,18 @@ def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
     return found
 
 
+def columns(key: str, data: bytes, names: list[str]) -> list[Row]:
+    """Some columns of an index file; one that it lacks is null. Raises DamagedIndex."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        table = file.read(columns=[name for name in names if name in file.schema_arrow.names], use_threads=False)
+        lacking = [name for name in names if name not in table.column_names]
+        found: list[Row] = [{**dict.fromkeys(lacking), **row} for row in table.to_pylist()]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}") from error
+    return found
+
+
 def dataset(files: Iterable[tuple[Place, Callable[[], io.RawIOBase]]]) -> Any:
     """A pyarrow dataset over the files with the columns of COLUMNS, `dt` and `hour`; a file is read when a scan needs it."""
     form = ds.ParquetFileFormat()

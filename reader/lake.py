@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from clearpane.contract.lake import Kind, Place, hour_prefix, parse_key
+from clearpane.contract.lake import Kind, Place, effective, hour_prefix, parse_key
+from clearpane.contract.records import Row
 from clearpane.settings import Settings
 from clearpane.store import Store
 
@@ -33,6 +34,15 @@ class LakeObject:
     key: str
     size: int  # bytes
     place: Place
+    only: Place | None = None  # of an index file: it is read in the place of this one
+
+    def owns(self, row: Row) -> bool:
+        if self.only is None:
+            return True
+        stated = parse_key(row["object"] or "")
+        if stated is None:
+            return False
+        return self.only.covers(stated[1]) or self.only.start == stated[1].start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +94,10 @@ async def hours(store: Store, kind: Kind, within: Hours, *, newest_first: bool =
 
 
 async def objects(store: Store, kind: Kind, hour: datetime) -> list[LakeObject]:
-    """Our objects of one hour, by key. Raises StoreError."""
+    """Our objects of one hour, by key; of the index only the files that count. Raises StoreError."""
     entries = await store.list(hour_prefix(kind, hour))
     found = [(entry, parse_key(entry.key)) for entry in entries]
-    return [LakeObject(key=entry.key, size=entry.size, place=parsed[1]) for entry, parsed in found if parsed]
+    return effective((LakeObject(key=entry.key, size=entry.size, place=parsed[1]), parsed[1]) for entry, parsed in found if parsed)
 
 
 def _moment(folder: str) -> datetime | None:

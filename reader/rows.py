@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from clearpane.contract.lake import hours_between
@@ -84,22 +85,36 @@ async def _ordered(batches: AsyncIterator[list[Row]]) -> AsyncIterator[list[Row]
 
 
 async def fetched(store: Store, files: list[LakeObject], wanted: Filter) -> AsyncIterator[list[Row]]:
-    """The rows of each file, in the order of the files, the bytes of FETCHES_MAX others under way."""
-    waiting: list[asyncio.Task[bytes | None]] = []
-    keys = [file.key for file in files]
+    """The rows of each file, in the order of the files."""
+    async for file, data in contents(store, files):
+        yield [row for row in index.rows(file.key, data, wanted) if file.owns(row)]
+
+
+async def contents(store: Store, files: list[LakeObject]) -> AsyncIterator[tuple[LakeObject, bytes]]:
+    """Each file with its bytes, in order, the bytes of FETCHES_MAX others under way.
+
+    A file that is gone was put together with others since it was listed: then that one comes, for the rows that it `owns`.
+    """
+    waiting: list[asyncio.Task[tuple[LakeObject, bytes] | None]] = []
     try:
-        for number, key in enumerate(keys):
-            waiting += [asyncio.create_task(_get(store, ahead)) for ahead in keys[number + len(waiting) : number + FETCHES_MAX]]
-            if (data := await waiting.pop(0)) is not None:
-                yield index.rows(key, data, wanted)
+        for number in range(len(files)):
+            waiting += [asyncio.create_task(_get(store, ahead)) for ahead in files[number + len(waiting) : number + FETCHES_MAX]]
+            if (found := await waiting.pop(0)) is not None:
+                yield found
     finally:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _get(store: Store, key: str) -> bytes | None:
+async def _get(store: Store, file: LakeObject) -> tuple[LakeObject, bytes] | None:
     try:
-        return await store.get(key)
-    except NotFound:  # the index is being made again, and this file is replaced by another
-        return None
+        return file, await store.get(file.key)
+    except NotFound:
+        wider = next((other for other in await objects(store, "index", file.place.hour) if other.place.covers(file.place)), None)
+    if wider is None:
+        return None  # deleted, with its object
+    try:
+        return replace(wider, only=file.place), await store.get(wider.key)
+    except NotFound:
+        return await _get(store, file)

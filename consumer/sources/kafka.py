@@ -1,4 +1,4 @@
-"""The Kafka side: a member of the consumer group. The only module of the consumer that knows aiokafka.
+"""The Kafka side: a member of the consumer group. This module and `topic` alone know aiokafka.
 
 Positions come from the lake; what is committed to Kafka is for lag monitoring and read by nobody here.
 """
@@ -81,7 +81,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has
         self._pace = Pace(flush_s=settings.flush_seconds, gate=asyncio.Semaphore(WRITES_AT_ONCE))
 
     async def run(self, ready: Callable[[], None]) -> None:
-        self._consumer = _consumer(self._settings)
+        self._consumer = client(self._settings, self._settings.kafka_group)
         self._consumer.subscribe([self._settings.topic], listener=self)
         try:
             await self._consumer.start()
@@ -228,13 +228,15 @@ async def _finished(request: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _consumer(settings: Settings) -> AIOKafkaConsumer:
+def client(settings: Settings, group: str | None, *topics: str) -> AIOKafkaConsumer:
+    """A consumer that is not started. Without a group it only looks, at all partitions of `topics`."""
     secured = settings.kafka_security in ("SSL", "SASL_SSL")
     context = ssl.create_default_context(cafile=str(settings.kafka_ca_file) if settings.kafka_ca_file else None) if secured else None
     return AIOKafkaConsumer(
+        *topics,
         bootstrap_servers=settings.kafka,
         client_id="clearpane-consumer",
-        group_id=settings.kafka_group,
+        group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="none",
         session_timeout_ms=SESSION_TIMEOUT_MS,

@@ -55,14 +55,8 @@ class Journal:
     def load(self) -> list[Entry]:
         """All entries in their order. `rewrite` must follow."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        files = self._files()
-        if not files:
-            return []
-        self._number = files[-1]
-        data = self._path(self._number).read_bytes()
-        batches, used = decode(data)
-        self.damaged_bytes = len(data) - used
-        return [entry for batch in batches for entry in batch]
+        found, self._number, self.damaged_bytes = _newest(self._folder)
+        return found
 
     @property
     def broken(self) -> bool:
@@ -107,7 +101,7 @@ class Journal:
             raise
         self._descriptor, self._number = descriptor, number
         self.bytes = self._snapshot_bytes = len(data)
-        for old in self._files():
+        for old in _files(self._folder):
             if old < number:
                 self._path(old).unlink(missing_ok=True)
 
@@ -116,11 +110,8 @@ class Journal:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _files(self) -> list[int]:
-        return sorted(int(path.stem) for path in self._folder.glob("*.journal") if path.stem.isdigit())
-
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:010d}.journal"
+        return _file(self._folder, number)
 
     def _sync_folder(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -128,6 +119,33 @@ class Journal:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def peek(spool: Path) -> list[Entry]:
+    """What the journal says at this moment, touching nothing: its shipper may be at work. Raises OSError."""
+    while True:
+        try:
+            return _newest(spool / _FOLDER)[0]
+        except FileNotFoundError:
+            continue  # written anew between the look and the reading; a journal that is gone has no files
+
+
+def _newest(folder: Path) -> tuple[list[Entry], int, int]:
+    """Entries, the file's number (0: none), bytes at its end that are no batch."""
+    files = _files(folder)
+    if not files:
+        return [], 0, 0
+    data = _file(folder, files[-1]).read_bytes()
+    batches, used = decode(data)
+    return [entry for batch in batches for entry in batch], files[-1], len(data) - used
+
+
+def _files(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.glob("*.journal") if path.stem.isdigit())
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number:010d}.journal"
 
 
 def _write(descriptor: int, data: bytes) -> None:

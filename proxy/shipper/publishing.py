@@ -71,7 +71,7 @@ class Publishing:
         if lost := [call for call, message in zip(calls, found, strict=False) if message is None]:
             metrics.DROPPED.labels("unreadable").inc(len(lost))
             log.error("%d records in doubt can no longer be read from the spool and are lost unless Kafka has them", len(lost))
-            await self._ledger.write([tracker.settle(lost)])
+            await self._ledger.write(tracker.drop(lost, "unreadable"))
         if batch:
             await self._ledger.write([tracker.again(call) for call, _ in batch], frames=frozenset())
             self.start(batch)

@@ -29,5 +29,14 @@ class Ranges:
             first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
         self._firsts[low:high], self._lasts[low:high] = [first], [last]
 
+    @property
+    def count(self) -> int:
+        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
+    @property
+    def end(self) -> int:
+        """Behind the highest number."""
+        return self._lasts[-1] + 1 if self._lasts else 0
+
     def pairs(self) -> list[tuple[int, int]]:
         return list(zip(self._firsts, self._lasts, strict=True))

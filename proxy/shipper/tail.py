@@ -6,9 +6,10 @@ from pathlib import Path
 
 from clearpane.contract.identifiers import partition_of
 from clearpane.settings import Settings
-from proxy.shipper import metrics
+from proxy.shipper import account, metrics
 from proxy.shipper.delivery import Choice, Ways
 from proxy.shipper.envelopes import Message
+from proxy.shipper.journal import Entry
 from proxy.shipper.kafka import Kafka
 from proxy.shipper.ledger import Ledger
 from proxy.shipper.poison import Poison
@@ -115,6 +116,7 @@ class Tail:
         finally:
             await self._finish(posting, flush_timeout_s)
         if self._is_done():
+            await asyncio.to_thread(account.keep, self._settings.data, self.folder.name, self._ledger.tracker)
             await asyncio.to_thread(drop_spool, self.folder)
 
     async def _finish(self, posting: asyncio.Task[None] | None, timeout_s: float) -> None:
@@ -171,29 +173,31 @@ class Tail:
     async def _take_in(self, frames: list[Frame]) -> None:
         tracker = self._ledger.tracker
         new = [frame for frame in frames if tracker.is_new(frame)]
+        lost: list[Entry] = []
         for frame in frames:
             if frame.type == GAP:
-                self._see_gap(frame)
+                lost += self._see_gap(frame)
             else:
                 tracker.see(frame)
         metrics.ADMITTED.inc(sum(frame.type == ADMITTED for frame in new))
-        await self._ledger.write([tracker.passed(self._reader.position)])
+        await self._ledger.write([tracker.passed(self._reader.position), *lost])
         await self._announce([frame for frame in new if frame.type == STARTED])
         await self._build({frame.sequence: frame for frame in frames if frame.type == COMPLETED})
         if not self._caught_up and self._reader.position >= tracker.mark:
             await self._find_lost()
 
-    def _see_gap(self, frame: Frame) -> None:
+    def _see_gap(self, frame: Frame) -> list[Entry]:
         tracker = self._ledger.tracker
         try:
             gap = tracker.see_gap(frame)
         except (ValueError, TypeError, KeyError):
             log.warning("spool %s: a gap's frame cannot be read", self.folder.name)
-            return
+            return []
         if tracker.is_new(frame):
             metrics.COMPLETED.inc(gap.count)
             metrics.DROPPED.labels(gap.reason if gap.reason in REASONS else "other").inc(gap.count)
             log.error("spool %s: %d records were dropped by the worker (%s)", self.folder.name, gap.count, gap.reason)
+        return [gap.entry]
 
     async def _announce(self, frames: list[Frame]) -> None:
         """`started` messages, of calls that have not ended meanwhile."""
@@ -221,7 +225,7 @@ class Tail:
         metrics.COMPLETED.inc(len(calls))
         metrics.DROPPED.labels(reason).inc(len(calls))
         log.error("spool %s: %d records are lost: %s", self.folder.name, len(calls), reason)
-        await self._ledger.write([self._ledger.tracker.settle(calls)])
+        await self._ledger.write(self._ledger.tracker.drop(calls, reason))
 
     async def _find_lost(self) -> None:
         """Decisions in the journal whose frames the disk has lost."""
@@ -234,7 +238,7 @@ class Tail:
         if to_kafka := [call for call in lost if call.path is Way.KAFKA]:
             metrics.DROPPED.labels("unreadable").inc(len(to_kafka))
             log.error("spool %s: %d records in doubt are gone from the disk", self.folder.name, len(to_kafka))
-            await self._ledger.write([tracker.settle(to_kafka)])
+            await self._ledger.write(tracker.drop(to_kafka, "unreadable"))
 
     # Deciding
 

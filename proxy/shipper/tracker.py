@@ -9,6 +9,7 @@ the journal before anything is sent, and `restore` rebuilds the same state from 
     ["e", end]                                settled: all HTTP numbers below `end`
     ["o", sequence, facts]                    an open call, whose segment is about to be removed
     ["m", segment, offset]                    frames before this place have been counted
+    ["x", reason, [[first, last], ...]]       lost, and counted: by the worker, or because the disk has lost it
     ["s", {...}]                              snapshot: what is settled, in ranges
 """
 
@@ -56,6 +57,7 @@ class Gap:
 
     count: int
     reason: str
+    entry: Entry
 
 
 class Tracker:
@@ -68,7 +70,9 @@ class Tracker:
         self.numbered: dict[int, Call] = {}  # by HTTP number
         self.http_next, self.http_end = 0, 0
         self.mark: Place = (0, 0)
-        self._done = Ranges()
+        self.done = Ranges()
+        self.lost_for: dict[str, Ranges] = {}  # by reason; a record that comes all the same counts
+        self._end = 0
         self._dropped = Ranges()  # by the worker; should a record come all the same, it counts
         self._pins: dict[int, set[int]] = {}  # unsettled sequences by segment
 
@@ -77,7 +81,8 @@ class Tracker:
     def see(self, frame: Frame) -> None:
         """An ADMITTED, STARTED or COMPLETED frame, in the order of the spool, or again after a restart."""
         self._pins.setdefault(frame.segment, set())
-        settled = frame.sequence in self._done or (frame.sequence in self._dropped and frame.type != COMPLETED)
+        self._end = max(self._end, frame.sequence + 1)
+        settled = frame.sequence in self.done or (frame.sequence in self._dropped and frame.type != COMPLETED)
         if frame.type == GAP or settled:
             return
         call = self.calls.setdefault(frame.sequence, Call(frame.sequence))
@@ -94,11 +99,13 @@ class Tracker:
         """Raises ValueError for a payload that is none."""
         self.see(frame)
         stated = orjson.loads(frame.payload)
+        reason = str(stated["reason"])
         for first, last in stated["sequences"]:
             self._dropped.add(first, last)
+            self.lost_for.setdefault(reason, Ranges()).add(first, last)
         for call in [c for c in self.calls.values() if c.place is None and c.path is None and c.sequence in self._dropped]:
             self._forget(call)
-        return Gap(int(stated["count"]), str(stated["reason"]))
+        return Gap(int(stated["count"]), reason, ["x", reason, stated["sequences"]])
 
     def is_new(self, frame: Frame) -> bool:
         """Whether no earlier life of the shipper has counted it."""
@@ -151,9 +158,15 @@ class Tracker:
 
     def settle(self, calls: list[Call]) -> Entry:
         for call in calls:
-            self._done.add(call.sequence)
+            self.done.add(call.sequence)
             self._forget(call)
         return ["d", [call.sequence for call in calls]]
+
+    def drop(self, calls: list[Call], reason: str) -> list[Entry]:
+        """Settled, since nothing can be sent."""
+        ranges = Ranges((call.sequence, call.sequence) for call in calls).pairs()
+        self._restore_lost(reason, ranges)
+        return [self.settle(calls), ["x", reason, ranges]]
 
     def stored(self, end: int) -> tuple[Entry, int]:
         """All HTTP numbers below `end` are in the lake; the second value says how many of them are news."""
@@ -184,13 +197,20 @@ class Tracker:
     def finished(self) -> bool:
         return not self.calls
 
+    @property
+    def end(self) -> int:
+        """Behind the highest sequence that anything speaks of."""
+        ranges = [self.done, *self.lost_for.values()]
+        return max(self._end, *(found.end for found in ranges), *(sequence + 1 for sequence in self.calls), 0)
+
     # The journal
 
     def snapshot(self) -> list[Entry]:
         calls = [self.calls[sequence] for sequence in sorted(self.calls)]
         settled = {
-            "done": self._done.pairs(),
+            "done": self.done.pairs(),
             "dropped": self._dropped.pairs(),
+            "lost": {reason: found.pairs() for reason, found in self.lost_for.items()},
             "http_next": self.http_next,
             "http_end": self.http_end,
         }
@@ -211,38 +231,44 @@ class Tracker:
             "e": self.stored,
             "o": self._restore_open,
             "m": self._restore_mark,
+            "x": self._restore_lost,
             "s": self._restore_snapshot,
         }
         for kind, *values in entries:
             steps[kind](*values)
 
     def _restore_kafka(self, sequence: int, partition: int, attempt: int) -> None:
-        if sequence not in self._done:
+        if sequence not in self.done:
             call = self.calls.setdefault(sequence, Call(sequence))
             call.path, call.partition, call.attempt, call.written = Path.KAFKA, partition, attempt, True
 
     def _restore_http(self, sequence: int, number: int, request_id: str) -> None:
         self.http_next = max(self.http_next, number + 1)
-        if sequence not in self._done:
+        if sequence not in self.done:
             call = self.calls.setdefault(sequence, Call(sequence))
             call.path, call.number, call.request_id, call.written = Path.HTTP, number, request_id, True
             self.numbered[number] = call
 
     def _restore_done(self, sequences: list[int]) -> None:
         for sequence in sequences:
-            self._done.add(sequence)
+            self.done.add(sequence)
             self._forget(self.calls.get(sequence, Call(sequence)))
 
     def _restore_open(self, sequence: int, facts: str) -> None:
-        if sequence not in self._done:
+        if sequence not in self.done:
             self.calls.setdefault(sequence, Call(sequence)).facts = facts.encode()
 
     def _restore_mark(self, segment: int, offset: int) -> None:
         self.mark = (segment, offset)
 
+    def _restore_lost(self, reason: str, ranges: list[tuple[int, int]]) -> None:
+        for first, last in ranges:
+            self.lost_for.setdefault(reason, Ranges()).add(first, last)
+
     def _restore_snapshot(self, settled: dict[str, Any]) -> None:
-        self._done = Ranges(settled["done"])
+        self.done = Ranges(settled["done"])
         self._dropped = Ranges(settled["dropped"])
+        self.lost_for = {reason: Ranges(pairs) for reason, pairs in settled.get("lost", {}).items()}
         self.http_next, self.http_end = settled["http_next"], settled["http_end"]
 
     def _is_known(self, call: Call) -> None:

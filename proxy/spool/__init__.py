@@ -4,11 +4,12 @@
 keeps its own files beside them. One spool is one life of one worker process.
 """
 
-from proxy.spool.folder import Claim, claim, drop_segment, drop_spool, segments, spools
+from proxy.spool.folder import Claim, claim, drop_segment, drop_spool, is_held, segments, spools
 from proxy.spool.frames import Frame, FrameType, SpoolDamaged, split_completed
 from proxy.spool.reader import SpoolReader, written_last
 from proxy.spool.space import REASONS, SpoolCounters
 from proxy.spool.thread import SpoolThread
+from proxy.spool.walk import Damage, walk
 
 ADMITTED = FrameType.ADMITTED
 STARTED = FrameType.STARTED
@@ -22,6 +23,7 @@ __all__ = [
     "REASONS",
     "STARTED",
     "Claim",
+    "Damage",
     "Frame",
     "FrameType",
     "SpoolCounters",
@@ -31,8 +33,10 @@ __all__ = [
     "claim",
     "drop_segment",
     "drop_spool",
+    "is_held",
     "segments",
     "split_completed",
     "spools",
+    "walk",
     "written_last",
 ]

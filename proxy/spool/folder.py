@@ -88,6 +88,22 @@ def claim(folder: Path) -> Claim | None:
     return None
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a living writer, or the shipper that has adopted it, holds the lock. Raises OSError for a disk that refuses."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        # Shared and for a moment: two who look do not see one another.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def create(root: Path, spool_id: str) -> Claim:
     """Makes the spool's folder and holds its lock. Raises OSError.
 

@@ -22,14 +22,15 @@ class SpoolReader:
 
     Set `sealed` once the writer is known to be dead (its lock was claimed): then the spool's end is final, and a torn
     tail is cut. Until then bytes at the end that are no frame are one that is being written. `corrupt_bytes`
-    counts what was skipped. Errors of the disk are raised as SpoolDamaged; the position stays, so reading can be tried again.
+    counts what was skipped. `spool_id`: of a folder that was renamed. Errors of the disk are raised as SpoolDamaged; the
+    position stays, so reading can be tried again.
     """
 
-    def __init__(self, folder: Path, segment: int = 0, offset: int = 0, *, sealed: bool = False) -> None:
+    def __init__(self, folder: Path, segment: int = 0, offset: int = 0, *, sealed: bool = False, spool_id: str | None = None) -> None:
         self.folder = folder
         self.sealed = sealed
         self.corrupt_bytes = 0
-        self._seed = seed_of(folder.name)
+        self._seed = seed_of(spool_id or folder.name)
         self._segment, self._offset = segment, offset
         self._file: _SegmentFile | None = None
         self._proof_bytes = _PROOF_BYTES_MIN
