@@ -27,6 +27,7 @@ _COMMANDS = {
     "show": ("show", "query"),
     "query": ("query", "query"),
     "verify": ("verify", "query"),
+    "reconcile": ("reconcile", "all"),
     "spool": ("spool", "proxy"),
     "reprice": ("reprice", "consumer"),
     "prices": ("prices", "consumer"),
