@@ -38,7 +38,7 @@ def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
         # The plain reader: for a file of a few rows, a dataset's machinery would cost more than the reading.
         table = _aligned(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}") from error
+        raise _damaged(key, error) from error
     conditions = _conditions(wanted) if wanted else []
     chosen = table.filter(functools.reduce(operator.and_, conditions)) if conditions else table
     found: list[Row] = chosen.to_pylist(maps_as_pydicts="lossy")
@@ -53,7 +53,13 @@ def columns(key: str, data: bytes, names: list[str]) -> list[Row]:
         lacking = [name for name in names if name not in table.column_names]
         found: list[Row] = [{**dict.fromkeys(lacking), **row} for row in table.to_pylist()]
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}") from error
+        raise _damaged(key, error) from error
+    return found
+
+
+def _damaged(key: str, error: Exception) -> DamagedIndex:
+    found = DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}")
+    found.key = key
     return found
 
 

@@ -26,7 +26,9 @@ class NoLake(LakeError):
 
 
 class DamagedIndex(LakeError):
-    """A file of the index cannot be read: which, and why. It can be made again from calls/."""
+    """A file of the index cannot be read: which (`key`), and why. `clearpane index rebuild` makes it again."""
+
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ _COMMANDS = {
     "query": ("query", "query"),
     "verify": ("verify", "query"),
     "reconcile": ("reconcile", "all"),
+    "index": ("index", "all"),
+    "retention": ("retention", "query"),
     "spool": ("spool", "proxy"),
     "reprice": ("reprice", "consumer"),
     "prices": ("prices", "consumer"),

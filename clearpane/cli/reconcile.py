@@ -15,8 +15,8 @@ from clearpane.cli.flags import add_settings
 from clearpane.contract.identifiers import Log
 from clearpane.contract.lake import head_key
 from clearpane.settings import Settings
-from clearpane.store import NotFound, Store, StoreError
-from consumer.sources.topic import NoTopic, lying, partitions
+from clearpane.store import Store, StoreError
+from consumer.sources.topic import NoTopic, lying
 from proxy.shipper.account import accounts
 from proxy.shipper.ranges import Ranges
 from proxy.shipper.survey import Survey, survey
@@ -116,13 +116,12 @@ def _of_spool(found: Survey) -> Evidence:
 
 async def _in_topic(store: Store, settings: Settings) -> AsyncIterator[tuple[str, int] | None]:
     """(spool, sequence) of what lies there behind the end of the lake; None for a message that cannot be read."""
+    prefix = head_key(Log.of_partition(settings.topic, 0, settings.incarnation).name).removesuffix("0.json")
     ends = {}
-    for partition in range(await partitions(settings)):
-        try:
-            head = orjson.loads(await store.get(head_key(Log.of_partition(settings.topic, partition, settings.incarnation).name)))
-        except NotFound:
-            continue
-        ends[partition] = int(head["end"])
+    for entry in await store.list(prefix):
+        number = entry.key.removeprefix(prefix).removesuffix(".json")
+        if number.isdigit():
+            ends[int(number)] = int(orjson.loads(await store.get(entry.key))["end"])
     async for one in lying(settings, ends):
         yield (one.source, one.sequence) if one.source is not None and one.sequence is not None else None
 

@@ -67,11 +67,14 @@ async def _revise_file(
     rows = reading.rows(file.key, data)
     if any(row["ingested_at"] is not None and now - row["ingested_at"] < SETTLED for row in rows):
         return Unsettled(key=file.key, rows=len(chosen))
-    try:
-        content = await store.get(file.place.key("calls"))
-    except NotFound:
-        return Unsettled(key=file.key, rows=len(chosen))
-    revised = await asyncio.to_thread(_revised, content, rows, chosen, price, now)
+    revised: dict[int, Revised] = {}
+    for key in dict.fromkeys(row["object"] for row in rows if row["offset"] in chosen):
+        try:
+            content = await store.get(key)
+        except NotFound:
+            return Unsettled(key=file.key, rows=len(chosen))
+        mine = {row["offset"] for row in rows if row["object"] == key} & chosen
+        revised |= await asyncio.to_thread(_revised, content, rows, mine, price, now)
     if apply and any(each.changed for each in revised.values()):
         made = [revised[row["offset"]].after if row["offset"] in revised else row for row in rows]
         await store.put(file.key, await asyncio.to_thread(writing.parquet, made))

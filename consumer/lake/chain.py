@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from clearpane.contract.lake import Place, head_key, parse_key
+from clearpane.contract.lake import Place, Pruned, head_key, parse_key, pruned_prefix
 from clearpane.contract.records import Row
 from clearpane.store import AlreadyExists, NotFound, Store, StoreUnavailable
 from consumer import metrics
@@ -65,8 +65,13 @@ class Chain:
         if tail is not None:
             return Chain(lake, tail, since)
         found = await listing.places(lake.store, name, "calls", since)
+        mark = await _pruned(lake.store, name)
+        if mark is not None:
+            found = [place for place in found if place.start >= mark.end]
         if found:
             return await _recovered(lake, name, found, since)
+        if mark is not None:
+            return Chain(lake, Tail(log=name, genesis=mark.end, end=mark.end, key=mark.key, sha256=mark.sha256), since)
         if genesis is None:
             return Chain(lake, Tail(log=name, genesis=0, end=0), since)
         return Chain(lake, await _begun(lake.store, name, await genesis()), since)
@@ -192,6 +197,13 @@ async def _read_head(store: Store, name: str) -> Tail | None:
     if tail.log != name:
         raise ChainBroken(f"{head_key(name)} is the head of {tail.log}: delete it")
     return tail
+
+
+async def _pruned(store: Store, name: str) -> Pruned | None:
+    try:
+        return await listing.pruned(store, name)
+    except ValueError as error:
+        raise ChainBroken(f"{pruned_prefix(name)}: {error}: restore it from a version of the bucket") from error
 
 
 async def _begun(store: Store, name: str, genesis: int) -> Tail:

@@ -86,6 +86,34 @@ def parquet(rows: list[Row]) -> bytes:
     return out.getvalue()
 
 
+def merged(files: list[bytes]) -> bytes:
+    """One index file with the rows of all, in their order. Raises ValueError for what is no Parquet of ours."""
+    try:
+        tables = [_aligned(pq.read_table(io.BytesIO(data))) for data in files]
+        out = io.BytesIO()
+        pq.write_table(pa.concat_tables(tables).combine_chunks(), out, compression="zstd")
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ValueError("not an index file") from error
+    return out.getvalue()
+
+
+def count(data: bytes) -> int:
+    """Rows. Raises ValueError if it is no Parquet."""
+    try:
+        found: int = pq.read_metadata(io.BytesIO(data)).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError("not an index file") from error
+    return found
+
+
+def _aligned(table: Any) -> Any:
+    """Files of older versions lack columns: null."""
+    if table.schema.equals(SCHEMA):
+        return table
+    names = table.column_names
+    return pa.table([table[f.name].cast(f.type) if f.name in names else pa.nulls(len(table), f.type) for f in SCHEMA], schema=SCHEMA)
+
+
 def stored(column: str, value: Any) -> Any:
     """A value as the index gives it back: decimals have 18 places."""
     return _value(value, COLUMNS[column])

@@ -91,11 +91,30 @@ class Ledger:
 
         # The truth is listed, not the index: an index file may be missing.
         found = [place for place in await places_in(self._store, tail.log, "calls", [hour]) if place.start < tail.end]
-        return set().union(*await asyncio.gather(*(one(place) for place in found)))
+        wide, ids = await self._put_together(hour, tail)
+        rest = [place for place in found if not any(cover.covers(place) for cover in wide)]
+        return ids.union(*await asyncio.gather(*(one(place) for place in rest)))
+
+    async def _put_together(self, hour: datetime, tail: Tail) -> tuple[list[Place], set[bytes]]:
+        """Index files that stand for many objects of the chain, and the ids in them."""
+        covers, ids = [], set()
+        for place in await places_in(self._store, tail.log, "index", [hour]):
+            if place.last is None or place.last >= tail.end:
+                continue
+            try:
+                data = await self._index(place)
+                ids |= {_packed(name) for name in await asyncio.to_thread(index.request_ids, data)}
+            except (NotFound, ValueError):
+                continue  # then each object's own
+            covers.append(place)
+        return covers, ids
+
+    async def _index(self, place: Place) -> bytes:
+        return await certain(lambda: self._store.get(place.key("index")), "get")
 
     async def _request_ids(self, place: Place) -> list[str]:
         try:
-            data = await certain(lambda: self._store.get(place.key("index")), "get")
+            data = await self._index(place)
             return await asyncio.to_thread(index.request_ids, data)
         except (NotFound, ValueError):
             return await asyncio.to_thread(index.request_ids, await self._rebuilt(place))

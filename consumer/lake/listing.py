@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from clearpane.contract.lake import Kind, Place, hour_prefix, hours_between, parse_key
+from clearpane.contract.lake import Kind, Place, Pruned, hour_prefix, hours_between, parse_key, pruned_prefix
 from clearpane.store import Entry, Store
 from consumer.lake.patience import certain
 
@@ -30,6 +30,12 @@ async def places_in(store: Store, log: str, kind: Kind, hours: Iterable[datetime
 
     found = await asyncio.gather(*(one(hour) for hour in hours))
     return _of_log([entry for entries in found for entry in entries], log)
+
+
+async def pruned(store: Store, log: str) -> Pruned | None:
+    """Up to where the log was deleted on purpose: nobody writes below it. Raises ValueError for a mark that is damaged."""
+    found = await certain(lambda: store.list(pruned_prefix(log)), "list")
+    return Pruned.from_json(await certain(lambda: store.get(found[-1].key), "get")) if found else None
 
 
 def _of_log(entries: Iterable[Entry], log: str) -> list[Place]:

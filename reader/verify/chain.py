@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clearpane.contract.lake import Place
+from clearpane.contract.lake import Place, Pruned
 from clearpane.contract.members import Manifest
 from reader.verify.report import Finding, Kind
 
@@ -21,6 +21,7 @@ class Chain:
 
     log: str
     head: Head | None
+    pruned: Pruned | None = None  # objects below its end were deleted on purpose, and are not fed
     begun: bool = False
     end: int | None = None  # of the object before; None behind one that cannot be read
     sha256: str | None = None
@@ -37,18 +38,30 @@ class Chain:
         """What only the end shows: objects that the head once saw, and that are gone."""
         if self.head is None or (self.begun and self.end is None):
             return []
-        end = self.end if self.end is not None else self.head.genesis
+        begin = self.head.genesis if self.pruned is None else self.pruned.end
+        end = self.end if self.end is not None else begin
         if end >= self.head.end:
             return []
         detail = f"the log was seen to reach {self.head.end}, and its objects end at {end}"
         return [self._finding("tail", detail, self.key)]
 
     def _begin(self, place: Place, manifest: Manifest | None, key: str) -> list[Finding]:
+        if self.pruned is not None:
+            return self._begin_behind(self.pruned, place, manifest, key)
         genesis = 0 if self.log.startswith("h-") else self.head.genesis if self.head else None
         if genesis is not None and place.start != genesis:
             return [self._finding("genesis", f"the log begins at {genesis}, its first object at {place.start}", key)]
         if manifest is not None and manifest.previous_sha256 is not None:
             return [self._finding("genesis", f"the first object, from {place.start} on, states one before it that is not there", key)]
+        return []
+
+    def _begin_behind(self, pruned: Pruned, place: Place, manifest: Manifest | None, key: str) -> list[Finding]:
+        if place.start != pruned.end:
+            return [self._finding("genesis", f"the log was pruned up to {pruned.end}, its first object begins at {place.start}", key)]
+        if manifest is not None and manifest.previous_sha256 != pruned.sha256:
+            return [
+                self._finding("chain", f"the last object that was pruned ({pruned.key}) is not the one that it was written behind", key)
+            ]
         return []
 
     def _continue(self, place: Place, manifest: Manifest | None, key: str) -> list[Finding]:

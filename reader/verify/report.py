@@ -43,6 +43,7 @@ class Report:
     findings_total: int = 0
     findings: list[Finding] = field(default_factory=list)
     in_flight: list[str] = field(default_factory=list)  # objects that have no index yet
+    pruned: dict[str, int] = field(default_factory=dict)  # log -> the offset below which it was deleted on purpose
     ignored_total: int = 0
     ignored: list[str] = field(default_factory=list)  # objects of others
 
@@ -72,6 +73,7 @@ class Report:
                 f"    and {self.findings_total - shown_max} more: --json has {'all' if self.findings_total <= KEPT_MAX else KEPT_MAX}"
             )
         found += [f"in flight, no index yet: {key}" for key in self.in_flight[:shown_max]]
+        found += [f"pruned up to offset {end}: {log}" for log, end in list(self.pruned.items())[:shown_max]]
         found += [f"ignored, not ours: {key}" for key in self.ignored[:shown_max]]
         if self.ignored_total > shown_max:
             found.append(f"ignored: {self.ignored_total} in all")

@@ -4,19 +4,22 @@ Safe beside a consumer that writes: see _known().
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import orjson
 
-from clearpane.contract.lake import Kind, head_key, parse_key
+from clearpane.contract.lake import Kind, Place, Pruned, head_key, parse_key
+from clearpane.contract.records import Row
 from clearpane.store import Entry, NotFound, Store
 from reader import index
-from reader.lake import DamagedIndex, LakeObject
+from reader.lake import DamagedIndex, LakeError, LakeObject
+from reader.pruning import marks
 from reader.verify.chain import Chain, Head
 from reader.verify.content import Content, differences, examine
+from reader.verify.indexes import Indexes
 from reader.verify.ledger import Ledger
 from reader.verify.report import Finding, Report
 
@@ -31,18 +34,22 @@ IN_FLIGHT_NEWEST = timedelta(hours=1)
 class _Fetched:
     object: LakeObject
     data: bytes | None
-    index: bytes | None
+    index: tuple[str, list[Row]] | DamagedIndex | None  # key and rows
 
 
 async def verify(store: Store) -> Report:
-    """Raises StoreError when the lake cannot be read."""
+    """Raises StoreError when the lake cannot be read, LakeError when it was pruned meanwhile."""
     report = Report()
     heads = await _heads(store, report)
+    pruned = await marks(store)
+    report.pruned = {log: mark.end for log, mark in sorted(pruned.items())}
     with Ledger() as ledger:
         await _known(store, ledger, report)
         for log in sorted({*ledger.logs(), *heads}):
-            await _walk_log(store, ledger, report, Chain(log, heads.get(log)))
-        await _find_orphans(store, ledger, report)
+            await _walk_log(store, ledger, report, Chain(log, heads.get(log), pruned.get(log)))
+        await _find_orphans(store, ledger, report, pruned)
+    if await marks(store) != pruned:
+        raise LakeError("`clearpane retention` deleted objects meanwhile: verify again")
     return report
 
 
@@ -97,7 +104,10 @@ def _ours(kind: Kind, entries: Iterable[Entry], report: Report | None) -> list[L
 async def _walk_log(store: Store, ledger: Ledger, report: Report, chain: Chain) -> None:
     newest = ledger.newest(chain.log)
     report.logs += newest is not None
-    async for fetched in _fetched(store, ledger.objects(chain.log)):
+    pruned = 0 if chain.pruned is None else chain.pruned.end
+    # What is left below a mark is to be deleted, by the same command again.
+    kept = (one for one in ledger.objects(chain.log) if one.place.start >= pruned)
+    async for fetched in _fetched(store, kept):
         if fetched.data is None:
             continue  # gone since it was listed: the chain shows the gap
         content = examine(fetched.object.place, fetched.data)
@@ -119,18 +129,16 @@ def _duplicates(ledger: Ledger, content: Content) -> list[Finding]:
     return found
 
 
-def _check_index(report: Report, content: Content, data: bytes | None, *, is_newest: bool) -> None:
-    key = content.place.key("index")
-    if data is None and _is_in_flight(content, is_newest):
+def _check_index(report: Report, content: Content, found: tuple[str, list[Row]] | DamagedIndex | None, *, is_newest: bool) -> None:
+    if found is None and _is_in_flight(content, is_newest):
         report.in_flight.append(content.key)
-    elif data is None:
-        report.add(Finding(kind="index_missing", detail=f"there is no {key}", log=content.place.log, object=content.key))
+    elif found is None:
+        missing = f"there is no {content.place.key('index')}"
+        report.add(Finding(kind="index_missing", detail=missing, log=content.place.log, object=content.key))
+    elif isinstance(found, DamagedIndex):
+        report.add(Finding(kind="index_damaged", detail=str(found), log=content.place.log, object=found.key))
     else:
-        try:
-            rows = index.rows(key, data)
-        except DamagedIndex as error:
-            report.add(Finding(kind="index_damaged", detail=str(error), log=content.place.log, object=key))
-            return
+        key, rows = found
         report.add(*(Finding(kind="index_differs", detail=d, log=content.place.log, object=key) for d in differences(content, rows)))
 
 
@@ -139,22 +147,36 @@ def _is_in_flight(content: Content, is_newest: bool) -> bool:
     return age < (IN_FLIGHT_NEWEST if is_newest else IN_FLIGHT)
 
 
-async def _find_orphans(store: Store, ledger: Ledger, report: Report) -> None:
+async def _find_orphans(store: Store, ledger: Ledger, report: Report, pruned: Mapping[str, Pruned]) -> None:
     """Read behind the objects: an index whose object is not known may belong to one that was written since."""
     async for files in _listed(store, "index", report):
         for file in files:
-            if not ledger.holds(file.place) and await store.size(key := file.place.key("calls")) is None:
-                report.add(Finding(kind="index_orphan", detail=f"there is no {key}", log=file.place.log, object=file.key))
+            for place in await _stands_for(store, file):
+                mark = pruned.get(place.log)
+                known = ledger.holds(place) or (mark is not None and place.start < mark.end)
+                if not known and await store.size(key := place.key("calls")) is None:
+                    report.add(Finding(kind="index_orphan", detail=f"there is no {key}", log=place.log, object=file.key))
+
+
+async def _stands_for(store: Store, file: LakeObject) -> list[Place]:
+    """The objects that an index file has rows of, or is named for."""
+    if file.place.last is None:
+        return [file.place]
+    try:
+        keys = {row["object"] for row in index.columns(file.key, await store.get(file.key), ["object"])}
+    except (DamagedIndex, NotFound):
+        return []  # said where its objects are looked at, if they are there
+    return sorted((parsed[1] for key in keys if (parsed := parse_key(key or ""))), key=lambda place: place.start)
 
 
 async def _fetched(store: Store, objects: Iterable[LakeObject]) -> AsyncIterator[_Fetched]:
     """In order, FETCHES_MAX under way."""
-    remaining = iter(objects)
-    waiting = [asyncio.create_task(_fetch(store, one)) for one in islice(remaining, FETCHES_MAX)]
+    remaining, indexes = iter(objects), Indexes(store)
+    waiting = [asyncio.create_task(_fetch(store, indexes, one)) for one in islice(remaining, FETCHES_MAX)]
     try:
         while waiting:
             done = await waiting.pop(0)
-            waiting += [asyncio.create_task(_fetch(store, one)) for one in islice(remaining, 1)]
+            waiting += [asyncio.create_task(_fetch(store, indexes, one)) for one in islice(remaining, 1)]
             yield done
     finally:
         for task in waiting:
@@ -162,10 +184,13 @@ async def _fetched(store: Store, objects: Iterable[LakeObject]) -> AsyncIterator
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _fetch(store: Store, one: LakeObject) -> _Fetched:
+async def _fetch(store: Store, indexes: Indexes, one: LakeObject) -> _Fetched:
     """The index after the object: it is written after it."""
     data = await _get(store, one.key)
-    return _Fetched(one, data, await _get(store, one.place.key("index")))
+    try:
+        return _Fetched(one, data, await indexes.rows(one.place))
+    except DamagedIndex as error:
+        return _Fetched(one, data, error)
 
 
 async def _get(store: Store, key: str) -> bytes | None:

@@ -24,6 +24,8 @@ from proxy.shipper.tracker import Tracker
 from proxy.spool import Damage, walk
 from proxy.spool.folder import segment_path
 
+pytestmark = pytest.mark.timeout(240)
+
 ROOT = Path(__file__).parents[3]
 BY_HTTP = Ways(partitions=0, kafka_record_bytes_max=8 << 20, intake=True)
 
@@ -31,7 +33,7 @@ BY_HTTP = Ways(partitions=0, kafka_record_bytes_max=8 << 20, intake=True)
 def clearpane(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TZ": "UTC"}
     return subprocess.run(
-        [sys.executable, "-m", "clearpane.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=50
+        [sys.executable, "-m", "clearpane.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200
     )
 
 

@@ -1,0 +1,87 @@
+"""`clearpane retention`: whole old objects of the lake deleted, the chain left sound."""
+
+import argparse
+import asyncio
+import sys
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from clearpane import forms
+from clearpane.cli.flags import add_settings
+from clearpane.cli.pruning import Plan, carry_out, plan
+from clearpane.settings import Settings
+from clearpane.store import Store, StoreError
+from reader.lake import LakeError, open_lake, whole_hour
+
+_EPILOG = """Without --apply nothing is deleted. An object whose messages Kafka may still have must stay: a consumer whose head is old
+would write it again. So --days must be at least a day above the topic's retention. exit code: 0; 1 refused; 2 could not look."""
+# Between the clocks of broker, proxy and this machine, and a retention that deletes whole segments only.
+_MARGIN_DAYS = 1
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("retention", help="delete old objects of the lake, the chain left sound", epilog=_EPILOG)
+    add_settings(parser, "lake")
+    parser.add_argument("--days", type=forms.integer(1, 100_000), required=True, metavar="N", help="calls stay for so long, at least")
+    parser.add_argument(
+        "--kafka-retention-days",
+        type=forms.number(0, 100_000),
+        default=7.0,
+        metavar="N",
+        help="of the topic (retention.ms); default 7, Kafka's own",
+    )
+    parser.add_argument("--apply", action="store_true", help="delete; without it only what would go is said")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """0; 1 refused; 2 could not look."""
+    if arguments.days < arguments.kafka_retention_days + _MARGIN_DAYS:
+        least = arguments.kafka_retention_days + _MARGIN_DAYS
+        print(
+            f"clearpane retention: refused: Kafka keeps messages for {arguments.kafka_retention_days:g} days, and what is deleted while "
+            f"Kafka has its messages can be written again: give --days {least:.0f} or more, or, if the topic keeps less, "
+            "--kafka-retention-days",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        asyncio.run(_retain(open_lake(settings), arguments))
+    except (LakeError, StoreError) as error:
+        print(f"clearpane retention: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _retain(store: Store, arguments: argparse.Namespace) -> None:
+    made = await plan(store, whole_hour(datetime.now(UTC) - timedelta(days=arguments.days)))
+    deleted = 0
+    if arguments.apply:
+        async for _ in carry_out(store, made):
+            deleted += 1
+    if arguments.json:
+        logs = [
+            {"log": log, "objects": made.cuts[log].objects, "bytes": made.cuts[log].bytes, "end": mark.end}
+            for log, mark in made.marks.items()
+        ]
+        print(orjson.dumps({"before": made.before.isoformat(), "applied": arguments.apply, "deleted": deleted, "logs": logs}).decode())
+        return
+    for line in _lines(made):
+        print(line)
+    objects = sum(made.cuts[log].objects for log in made.marks)
+    done = f"deleted, {deleted:,} keys with their indexes" if arguments.apply else "nothing was deleted: --apply does"
+    print(f"{objects:,} objects of {len(made.marks):,} logs; {done}")
+
+
+def _lines(made: Plan) -> list[str]:
+    found = [f"calls recorded before {made.before:%Y-%m-%dT%H:%MZ}:"]
+    found += [
+        f"  {log}: {made.cuts[log].objects:,} objects, {made.cuts[log].bytes:,} bytes, up to offset {mark.end}"
+        for log, mark in made.marks.items()
+    ]
+    found += [
+        f"  {log}: its last object stays, as no head says that the log ends there" for log, cut in made.cuts.items() if cut.kept_newest
+    ]
+    return found
