@@ -1,12 +1,15 @@
 """The documents say what there is: every setting, header, metric, end and reason."""
 
+import argparse
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from clearpane import cli
 from clearpane.cli.configure import table
 from clearpane.contract import controls, envelope
 from proxy.upstream import faults
@@ -59,6 +62,25 @@ def test_every_end_and_reason_is_described() -> None:
     source = (ROOT / "proxy/server.py").read_text(encoding="utf-8")
     for reason in re.findall(r'BadRequest\(\s*\d+, "(\w+)"', source):
         assert f"`{reason}`" in described
+
+
+def flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from flags(below)
+        else:
+            yield from (name for name in action.option_strings if name.startswith("--"))
+
+
+@pytest.mark.parametrize("command", ["spool", "reconcile", "index", "retention"])
+def test_every_flag_of_an_operation_is_described(command: str) -> None:
+    described = text("operations.md")
+    assert f"clearpane {command} " in described
+    parser = cli._parser([command])
+    found = set(flags(parser)) - {"--help", "--version", "--config"}
+    assert found
+    assert not [name for name in sorted(found) if not re.search(rf"{name}\b(?!-)", described)]
 
 
 def test_every_relative_link_leads_somewhere() -> None:

@@ -14,6 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearpane.store import Store
+from consumer.lake.chain import Chain
+from consumer.lake.chain import Lake as LakeOfChains
+from consumer.lake.draft import Derivation
+from consumer.lake.messages import Message, decode
+from consumer.lake.pending import Limits, Pending
+from consumer.sources.kafka import client
+from consumer.sources.topic import lying, partitions
 from proxy.shipper import journal
 from proxy.shipper.account import Account, accounts
 from proxy.shipper.ranges import Ranges
@@ -23,6 +31,8 @@ from proxy.shipper.survey import survey
 from proxy.shipper.tracker import Tracker
 from proxy.spool import Damage, walk
 from proxy.spool.folder import segment_path
+from reader.holdings import holdings
+from reader.lake import Hours
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -42,11 +52,11 @@ def lake_of(intake: Any, spool_id: str) -> Lake:
     return Lake(held=Ranges((r["sequence"], r["sequence"]) for r in records), http_end=len(records), by_kafka=False)
 
 
-async def delivered(lab: Any, intake: Any, worker: Any) -> None:
+async def delivered(lab: Any, settings: Any, worker: Any) -> None:
     """All is delivered and the spool gone; then it is put back as it was before."""
     saved = {path: path.read_bytes() for path in worker.spool.folder.rglob("*") if path.is_file()}
-    async with lab.shipping(lab.posting(intake)):
-        await lab.until(lambda: not worker.spool.folder.exists())
+    async with lab.shipping(settings):
+        await lab.until(lambda: not worker.spool.folder.exists(), 60)
     for path, data in saved.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -76,18 +86,12 @@ async def test_what_the_lake_lost_is_delivered_again_and_nothing_else(lab: Any, 
     await worker.written()
     worker.die()
     folder = worker.spool.folder
-    await delivered(lab, intake, worker)
+    await delivered(lab, lab.posting(intake), worker)
     log = intake.logs[folder.name]
     assert len(log) == 21
     # The lake of a day before: its end is gone. And the journal is one that says all was delivered.
     del log[15:]
-    tracker = Tracker()
-    tracker.done = Ranges([(0, 20)])
-    tracker.http_next = tracker.http_end = 21
-    settled = journal.Journal(folder)
-    settled.load()
-    settled.rewrite(tracker.snapshot())
-    settled.close()
+    settle(folder, 20)
     with claimed(folder):
         made = plan(folder, lake_of(intake, folder.name), BY_HTTP, datetime.now(UTC))
         assert (made.held, made.waiting, made.again) == (15, 0, 6)
@@ -107,7 +111,7 @@ async def test_a_spool_without_its_journal_delivers_what_the_lake_lacks(lab: Any
     await worker.written()
     worker.die()
     folder = worker.spool.folder
-    await delivered(lab, intake, worker)
+    await delivered(lab, lab.posting(intake), worker)
     # Other records at the same numbers: numbering anew from 0 would take these for delivered.
     del intake.logs[folder.name][::2]
     with claimed(folder):
@@ -137,6 +141,57 @@ async def test_kafka_gets_a_further_attempt_in_the_same_partition(lab: Any) -> N
     assert found.in_doubt == 3
     assert [call.attempt for call in found.tracker.doubtful.values()] == [1, 1, 1]
     assert found.tracker.again(found.tracker.calls[2])[3] == 2
+
+
+def settle(folder: Path, last: int) -> None:
+    """A journal that says that all was delivered."""
+    tracker = Tracker()
+    tracker.done = Ranges([(0, last)])
+    kept = journal.Journal(folder)
+    kept.load()
+    kept.rewrite(tracker.snapshot())
+    kept.close()
+
+
+@pytest.mark.kafka
+async def test_what_kafka_still_has_is_not_doubled(lab: Any, kafka_bootstrap: str, kafka_topic: str, tmp_path: Path) -> None:
+    """Nothing is in the lake yet, so all is sent again; and the chain takes each once."""
+    worker = lab.worker()
+    for _ in range(30):
+        worker.call()
+    await worker.written()
+    worker.die()
+    folder, sending = worker.spool.folder, lab.settings(kafka=kafka_bootstrap, topic=kafka_topic)
+    await delivered(lab, sending, worker)
+    settle(folder, 29)
+    with claimed(folder):
+        ways = Ways(partitions=await partitions(sending), kafka_record_bytes_max=8 << 20, intake=False)
+        made = plan(folder, Lake(held=Ranges(), http_end=0, by_kafka=False), ways, datetime.now(UTC))
+        carry_out(folder, made)
+    assert len(made.to_kafka) == 30
+    async with lab.shipping(sending):
+        await lab.until(lambda: not folder.exists(), 60)
+    found = [one async for one in lying(sending, {})]
+    assert Counter(one.request_id for one in found) == Counter(2 * worker.ids)
+
+    consumer = client(sending, None, kafka_topic)
+    await consumer.start()
+    ends = await consumer.end_offsets(sorted(consumer.assignment()))
+    derivation = Derivation(derive=lambda _: {}, row=lambda record: {"request_id": record["request_id"], "attempt": record["attempt"]})
+    lake = LakeOfChains(store=Store.open(str(tmp_path / "lake")), derivation=derivation, limits=Limits(records_max=10, bytes_max=1 << 20))
+    stored: list[Any] = []
+    for partition, end in ends.items():
+        chain = await Chain.open(lake, f"k-t-0-{partition.partition}")
+        pending = Pending(end=0)
+        consumer.seek(partition, 0)
+        for message in [await consumer.getone(partition) for _ in range(end)]:
+            pending.add(message.offset, decode(Message(message.offset, message.timestamp, message.value)))
+        await chain.append(pending)
+        consumer.pause(partition)
+    await consumer.stop()
+    async for batch in holdings(lake.store, Hours()):
+        stored += batch
+    assert Counter(one.request_id for one in stored) == Counter(worker.ids)
 
 
 async def test_a_record_too_large_for_kafka_goes_by_http(lab: Any) -> None:

@@ -1,0 +1,206 @@
+"""The index made again, and put together; every reader right before, during and after."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clearpane.cli.revision import Revised, revise
+from clearpane.cli.upkeep import compact, rebuild, sweep
+from clearpane.contract.lake import Place, Pruned, effective, parse_key
+from clearpane.contract.records import Record, Row
+from clearpane.store import Store, StoreUnavailable
+from consumer.derive import row
+from consumer.lake import index as writing
+from reader import rows
+from reader.filter import Filter
+from reader.query import query
+from reader.verify import verify
+from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, write
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    return await World(Store.open(str(tmp_path / "lake"))).fill()
+
+
+async def test_an_hour_of_a_log_becomes_one_file(world: World) -> None:
+    await world.check()
+    small = await world.files()
+    assert len(small) == 24
+    await done(compact(world.store, row, ALL, now=NOW, apply=False))
+    assert await world.files() == small
+    steps = await done(compact(world.store, row, ALL, now=NOW, apply=True))
+    assert [(step.objects, step.files, step.written) for step in steps] == [(4, 4, 1)] * 6
+    assert len(await world.files()) == 30
+    await world.check()  # both stand: each record counts once
+    await done(sweep(world.store, ALL, now=NOW))
+    assert len(await world.files()) == 6
+    await world.check()
+    await compacted(world.store)
+    assert len(await world.files()) == 6
+
+
+async def test_an_hour_that_is_not_past_is_left_alone(world: World) -> None:
+    before = await world.files()
+    assert await done(compact(world.store, row, ALL, now=OLD, apply=True)) == []
+    assert await world.files() == before
+
+
+async def test_what_came_late_is_put_to_the_rest(world: World) -> None:
+    await compacted(world.store)
+    envelopes = [envelope(OLD + timedelta(hours=2)) for _ in range(8)]
+    await write(world.store, KAFKA, envelopes, OLD + timedelta(hours=2))
+    world.ids += [one["request_id"] for one in envelopes]
+    await world.check()
+    await compacted(world.store)
+    assert len(await world.files()) == 6
+    await world.check()
+
+
+async def test_broken_off_anywhere_it_is_right_and_goes_on(world: World) -> None:
+    for changes in (1, 2, 4, 5, 6, 99):
+        failing: Any = Failing(world.store, changes)
+        try:
+            await compacted(failing)
+        except StoreUnavailable:
+            await world.check()
+            continue
+        break
+    assert len(await world.files()) == 6
+    await world.check()
+
+
+async def test_a_file_that_goes_while_it_is_read_is_read_in_the_other(world: World) -> None:
+    """Listed before, read after."""
+    await done(compact(world.store, row, ALL, now=NOW, apply=True))
+    files = [file for hour in range(3) for file in await _small(world.store, OLD + timedelta(hours=hour))]
+    await done(sweep(world.store, ALL, now=NOW))
+    found = [one async for batch in rows.fetched(world.store, files, Filter()) for one in batch]
+    assert Counter(one["request_id"] for one in found) == Counter(world.ids)
+
+
+async def _small(store: Store, hour: datetime) -> list[Any]:
+    from reader.lake import LakeObject
+
+    entries = [(entry, parse_key(entry.key)) for entry in await store.list(f"index/dt={hour:%Y-%m-%d}/hour={hour:%H}/")]
+    return [LakeObject(key=e.key, size=e.size, place=parsed[1]) for e, parsed in entries if parsed and parsed[1].last is None]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_rebuilt_from_calls_alone_it_is_the_same_to_the_byte(world: World, together: bool) -> None:
+    if together:
+        await compacted(world.store)
+    before = await world.files()
+    keys = sorted(before)
+    await world.store.put(keys[0], b"damaged")
+    await world.store.put(keys[1], before[keys[0]])
+    if not together:
+        await world.store.delete(keys[2])
+    orphan = str(Place(log=KAFKA, start=999, hour=parse_key(keys[0])[1].hour).key("index"))  # type: ignore[index]
+    await world.store.put(orphan, before[keys[0]])
+    steps = await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    assert sum(step.written for step in steps) == (2 if together else 3)
+    assert sum(step.deleted for step in steps) == 1
+    assert await world.files() == before
+    await world.check()
+
+
+async def test_a_newer_price_stays_unless_it_is_to_go(world: World) -> None:
+    recorded = await world.files()
+
+    def dearer(record: Record) -> Row:
+        found = row(record)
+        return {**{name: found[name] for name in ("cost_input", "cost_output", "cost_source", "cost_reason", "price_variant")},
+                "cost_total": "7", "price_version": "mine"}  # fmt: skip
+
+    await compacted(world.store)
+    revised = [one async for each in revise(world.store, Filter(), dearer, now=NOW + timedelta(days=1), apply=True) for one in _all(each)]
+    assert len(revised) == len(world.ids)
+    await world.store.put((await world.store.list("index/"))[-1].key, b"damaged: these costs are lost, and priced as they were recorded")
+    await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    with query(world.store, "select distinct cost_total, price_version, cost_recorded is not null from calls") as answer:
+        assert sorted(answer.rows, key=str) == [(Decimal("0.0000045"), BOOK.version, False), (Decimal(7), "mine", True)]
+    await world.check()
+    await done(rebuild(world.store, row, ALL, keep_costs=False, apply=True))
+    assert len(await world.files()) < len(recorded)
+    with query(world.store, "select count(*) from calls where repriced_at is not null") as answer:
+        assert list(answer.rows) == [(0,)]
+
+
+def _all(each: Any) -> list[Revised]:
+    assert isinstance(each, list)
+    return each
+
+
+async def test_a_second_copy_is_known_by_a_file_of_many(world: World) -> None:
+    """The consumer looks copies up in the index, wherever their ids stand, and makes no small files again."""
+    at = NOW - timedelta(hours=5)
+    envelopes = [envelope(at) for _ in range(12)]
+    await write(world.store, KAFKA, envelopes, at)
+    await compacted(world.store)
+    files = sorted(await world.files())
+    await write(world.store, KAFKA, [envelope(at, 2, one["request_id"]) for one in envelopes], at)
+    assert sorted(await world.files()) == files
+    world.ids += [one["request_id"] for one in envelopes]
+    await world.check()
+
+
+async def test_damage_in_a_file_of_many_is_named(world: World) -> None:
+    await compacted(world.store)
+    first, second, *_ = sorted(await world.files())
+    data = await world.store.get(second)
+    await world.store.put(first, data)
+    kinds = Counter(finding.kind for finding in (await verify(world.store)).findings)
+    assert kinds == {"index_differs": 4}
+    await world.store.put(first, data[:100])
+    found = (await verify(world.store)).findings
+    assert {finding.kind for finding in found} == {"index_damaged"}
+    assert {finding.object for finding in found} == {first}
+
+
+# Names
+
+
+@given(st.integers(0, 99), st.integers(0, 99), st.sampled_from([KAFKA, "h-" + "0" * 32, "k-a%2db-12-3"]))
+def test_a_key_of_many_objects_reads_back(start: int, more: int, log: str) -> None:
+    place = Place(log=log, start=start, hour=hour(0), last=start + more)
+    assert parse_key(place.key("index")) == ("index", place)
+    assert parse_key(place.key("calls")) is None
+
+
+_places = st.builds(
+    lambda log, start, more: Place(log=log, start=start, hour=hour(0), last=None if more is None else start + more),
+    st.sampled_from(["k-a-0-0", "k-a-0-1"]), st.integers(0, 12), st.none() | st.integers(0, 12),
+)  # fmt: skip
+
+
+@given(st.sets(_places, max_size=12))
+def test_what_counts_stands_for_all_that_there_is(files: set[Place]) -> None:
+    def stands_for(places: Any) -> set[tuple[str, int]]:
+        return {(one.log, start) for one in places for start in range(one.start, (one.start if one.last is None else one.last) + 1)}
+
+    kept = effective((one, one) for one in files)
+    assert stands_for(kept) == stands_for(files)
+    assert not [one for one in kept if any(other.covers(one) for other in kept)]
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_no_mark(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a mark"):
+        Pruned.from_json(data)
+
+
+def test_garbage_is_no_index_file() -> None:
+    made: list[Callable[[], Any]] = [lambda: writing.merged([b"x"]), lambda: writing.count(b"x")]
+    for one in made:
+        with pytest.raises(ValueError, match="not an index file"):
+            one()
