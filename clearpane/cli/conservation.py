@@ -16,7 +16,10 @@ _HOLE_MAX = 10_000_000
 
 @dataclass(slots=True)
 class Evidence:
-    """What one spool, or the account that it left, says. `end`: sequences [0, end) were given; None: nobody knows where it ended."""
+    """What one spool, or the account that it left, says. `end`: sequences [0, end) had been given; None: nobody knows where it ended.
+
+    What it gave since is not judged: of that only what has arrived is known.
+    """
 
     spool: str
     end: int | None = None
@@ -115,14 +118,15 @@ def balance(evidence: Mapping[str, Evidence], seen: Mapping[str, Seen], *, parti
 
 def _weigh(found: Balance, stated: Evidence, seen: Seen, *, partial: bool) -> None:
     end = max(stated.end or 0, seen.lake.end, seen.topic.end)
-    begin = 0 if not partial else end if seen.first is None else seen.first
+    judged = end if stated.end is None else stated.end
+    begin = 0 if not partial else judged if seen.first is None else min(seen.first, judged)
     for hour, counts in seen.hours.items():
         _row(found, stated.spool, hour).update(counts)
-    for first, last in holes(seen.lake, 0, begin):
-        # Not judged, but what is on its way is.
+    for first, last in [*holes(seen.lake, 0, begin), *holes(seen.lake, judged, end)]:
+        # Not judged, but what is on its way is counted.
         for sequence in _within(stated.pending, first, last) | _within(seen.topic, first, last):
             _explain(found, stated, seen, sequence)
-    for first, last in holes(seen.lake, begin, end):
+    for first, last in holes(seen.lake, begin, judged):
         for sequence in range(first, min(last, first + _HOLE_MAX) + 1):
             _explain(found, stated, seen, sequence)
         if first + _HOLE_MAX < last:

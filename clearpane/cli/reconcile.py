@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -12,7 +12,7 @@ import orjson
 from clearpane.cli import conservation
 from clearpane.cli.conservation import Balance, Evidence, Seen
 from clearpane.cli.flags import add_settings
-from clearpane.contract.identifiers import Log
+from clearpane.contract.identifiers import Log, is_spool_id
 from clearpane.contract.lake import head_key
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
@@ -27,6 +27,8 @@ from reader.lake import EARLY, Hours, LakeError, hours_of, location, open_lake
 from reader.pruning import marks
 
 SHOWN_MAX = 50
+# Between a spool's birth and its folder.
+_BEGINNING = timedelta(minutes=1)
 
 _EPILOG = """exit code: 0 balanced, 1 findings, 2 could not look. Records that wait, in a spool or in the topic, are in flight, not missing.
 Give the data folder of each proxy's host (a copy will do): what a spool dropped, and where it ended, is known there alone."""
@@ -68,6 +70,7 @@ async def reconcile(store: Store, folders: list[Path], settings: Settings, since
 
     Raises LakeError, StoreError, NoTopic, SpoolDamaged, OSError, ValueError (an account that is damaged).
     """
+    looked_at = datetime.now(UTC)
     evidence = await asyncio.to_thread(_evidence, folders)
     seen: dict[str, Seen] = {}
     notes: list[str] = []
@@ -87,6 +90,11 @@ async def reconcile(store: Store, folders: list[Path], settings: Settings, since
         notes.append("the lake has records that came by Kafka, and the topic was not looked at: give --kafka")
     if raw + unread:
         notes.append(f"{raw + unread} messages could not be read and name no spool: they are kept raw, and may be missing above")
+    unknown = set(seen) - set(evidence)
+    new = {spool for spool in unknown if _is_new(spool, looked_at)}
+    evidence |= {spool: Evidence(spool, 0) for spool in new}
+    if unknown - new:
+        notes.append(f"{len(unknown - new):,} spools are in none of the data folders: what they have in flight or dropped looks missing")
     found = conservation.balance(evidence, seen, partial=begin is not None)
     found.notes += notes
     return found
@@ -139,6 +147,11 @@ async def _in_lake(store: Store, seen: dict[str, Seen], begin: datetime | None) 
             else:
                 _seen(seen, one.source).lake.add(one.sequence)
     return raw, by_kafka
+
+
+def _is_new(spool: str, looked_at: datetime) -> bool:
+    """Whether a worker that began it may not have made its folder yet when we looked."""
+    return is_spool_id(spool) and int(spool[:12], 16) / 1000 > (looked_at - _BEGINNING).timestamp()
 
 
 def _counts(one: Held, begin: datetime | None) -> bool:

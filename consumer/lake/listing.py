@@ -10,6 +10,8 @@ from consumer.lake.patience import certain
 
 LISTS_AT_ONCE = 16
 _CLOCK_SLACK = timedelta(hours=1)
+# Of an older log it is asked first which days there are at all: the lake may keep a month and the log be of last year.
+_HOURS_UNASKED = 48
 
 
 async def places(store: Store, log: str, kind: Kind, since: datetime | None) -> list[Place]:
@@ -18,7 +20,11 @@ async def places(store: Store, log: str, kind: Kind, since: datetime | None) -> 
         entries = await certain(lambda: store.list(f"{kind}/"), "list")
         return _of_log(entries, log)
     until = max(datetime.now(UTC), since) + _CLOCK_SLACK
-    return await places_in(store, log, kind, hours_between(since - _CLOCK_SLACK, until))
+    hours = hours_between(since - _CLOCK_SLACK, until)
+    if len(hours) > _HOURS_UNASKED:
+        days, _ = await certain(lambda: store.level(f"{kind}/"), "list")
+        hours = [hour for hour in hours if f"{kind}/dt={hour:%Y-%m-%d}/" in days]
+    return await places_in(store, log, kind, hours)
 
 
 async def places_in(store: Store, log: str, kind: Kind, hours: Iterable[datetime]) -> list[Place]:

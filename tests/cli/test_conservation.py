@@ -66,6 +66,16 @@ def test_a_spool_that_left_nothing_shows_its_holes_alone() -> None:
     assert "left no account" in missing.why
 
 
+def test_what_was_given_since_the_look_is_not_judged() -> None:
+    """A later record may arrive before an earlier one."""
+    evidence, seen = told(["lake", "gone", "lake"])
+    seen[SPOOL].add(6, "late", BEGIN, "complete")
+    seen[SPOOL].topic.add(4)
+    found = balance(evidence, seen, partial=False)
+    assert [(one.first, one.last) for one in found.missing] == [(1, 1)]
+    assert (found.totals["completed"], found.totals["in_flight"]) == (3, 1)
+
+
 def test_what_is_older_than_the_look_is_not_judged() -> None:
     evidence, seen = told(["gone", "spool", "lake", "gone", "lake"])
     found = balance(evidence, seen, partial=True)

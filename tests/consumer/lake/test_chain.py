@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,23 @@ async def test_the_probe_waits_for_a_store_and_says_so_in_the_end(tmp_path: Path
     store.deny = 100
     with pytest.raises(StoreDenied):
         await prove(store)
+
+
+async def test_an_old_log_without_a_head_is_looked_for_in_the_days_that_there_are(
+    address: str, make_lake: Callable[[Store], Lake], envelope: Make
+) -> None:
+    class Counting(Store):
+        lists = 0
+
+        async def list(self, prefix: str, *, after: str | None = None) -> list[Any]:
+            Counting.lists += 1
+            return await super().list(prefix, after=after)
+
+    store = Counting(Store.open(address)._backend)
+    born = datetime.fromtimestamp(NOW_MS / 1000, tz=UTC) - timedelta(days=400)
+    chain = await Chain.open(make_lake(store), LOG, since=born)
+    await chain.append(pending(0, [envelope() for _ in range(3)]))
+    await store.delete(head_key(LOG))
+    Counting.lists = 0
+    assert (await Chain.open(make_lake(store), LOG, since=born)).tail.end == 3
+    assert Counting.lists < 40
