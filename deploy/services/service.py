@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
+PORTS = range(10_000, 32_000)
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,20 @@ def address(folder: Path, port_name: str = "port") -> str:
     ports = json.loads(file.read_text()) if file.exists() else {}
     if port_name not in ports:
         folder.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports[port_name] = free.getsockname()[1]
+        ports[port_name] = _free_port()
         new = file.with_suffix(".new")
         new.write_text(json.dumps(ports))
         new.replace(file)  # who looks meanwhile sees all of it or nothing
     return f"127.0.0.1:{ports[port_name]}"
+
+
+def _free_port() -> int:
+    """Below those that the system gives to outgoing connections: it stays free until the service uses it."""
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def stated(folder: Path, port_name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.sdk_calls import QUESTION, SCRIPTS, Base
+from tests.e2e.system import free_port
 
 START_S = 30.0
 STOP_S = 10.0
@@ -42,12 +42,6 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             running.kill()
             running.wait(STOP_S)
         running.stdout.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def get(url: str) -> bytes:
