@@ -47,19 +47,21 @@ class SpoolReader:
 
     def read(self, frames_max: int, bytes_max: int) -> list[Frame]:
         """The next frames, `bytes_max` in all (or one larger one); [] when nothing new is there."""
+        frames: list[Frame] = []
         try:
-            return self._read(frames_max, bytes_max)
+            self._read_into(frames, frames_max, bytes_max)
         except OSError as error:
             self.close()
-            raise SpoolDamaged(f"segment {self._segment}: {error.strerror}") from error
+            if not frames:  # those that were read count; what is wrong behind them is met again
+                raise SpoolDamaged(f"segment {self._segment}: {error.strerror}") from error
+        return frames
 
     def close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
-    def _read(self, frames_max: int, bytes_max: int) -> list[Frame]:
-        frames: list[Frame] = []
+    def _read_into(self, frames: list[Frame], frames_max: int, bytes_max: int) -> None:
         room = bytes_max
         while len(frames) < frames_max and (frame := self._peek()) is not None:
             room -= frame.end - self._offset
@@ -67,7 +69,6 @@ class SpoolReader:
                 break
             frames.append(frame)
             self._move(frame.end)
-        return frames
 
     def _peek(self) -> Frame | None:
         """The frame at the position, which moves over damage and to following segments on the way."""

@@ -1,6 +1,7 @@
 """The whole system as real processes under a load of mixed calls; faults are done to it, and then it is judged."""
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import json
@@ -17,6 +18,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from clearpane.store import Store
+from proxy.spool import spools
 from reader.verify import verify
 from tests.e2e.system import Load, Outcome, Process, free_port
 
@@ -33,6 +35,28 @@ async def metric(port: int, name: str, **labels: str) -> float:
     return sum(
         sample.value for family in families for sample in family.samples if sample.name == name and labels.items() <= sample.labels.items()
     )
+
+
+class Proxy(Process):
+    """With variables of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+        self._environment = environment
+        super().__init__(folder, "proxy", *arguments)
+
+    def environment(self) -> dict[str, str]:  # type: ignore[override]
+        own = dict(self._environment)
+        path = [part for part in (own.pop("PYTHONPATH", ""), Process.environment()["PYTHONPATH"]) if part]
+        return {**Process.environment(), **own, "PYTHONPATH": os.pathsep.join(path)}
+
+    def kill(self) -> None:
+        """SIGKILL to parent, workers and shipper at once. A recorder is in a session of its own: it writes what it has, and ends."""
+        for pid in (self.process.pid, *self.children("proxy.worker"), *self.children("proxy.shipper")):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 class Member(Process):
@@ -78,6 +102,9 @@ class Contents:
     logs: Counter[str] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
     large: dict[str, str] = field(default_factory=dict)  # request bodies of large_call()
+    bare: int = 0  # records that lost their bodies on the way
+    negative: int = 0  # records with a time below zero
+    placeholders: int = 0
     poison: int = 0
     objects: set[str] = field(default_factory=set)
 
@@ -94,10 +121,15 @@ class Contents:
         if record["request_id"] is None:
             self.poison += 1
             return
-        self.calls[record["client_request_id"]] += 1
+        if record["client_request_id"] is None:
+            self.placeholders += 1  # of a record that the spool's disk has lost
+        else:
+            self.calls[record["client_request_id"]] += 1
         self.request_ids[record["request_id"]] += 1
         self.ends[record["response"]["end"]] += 1
         self.attempts[record["attempt"]] += 1
+        self.bare += bool(record["policy"]["dropped"])
+        self.negative += any(isinstance(value, float) and value < 0 for value in record["timing"].values())
         if str(record["client_request_id"]).startswith("large-"):
             self.large[record["client_request_id"]] = record["request"]["body"]
 
@@ -147,16 +179,19 @@ async def judge(outcomes: dict[str, Any], lake: str) -> Verdict:
 
 
 class Stage:
-    """`store`: how the consumers reach the lake's S3; `kafka` of the proxy may differ from the consumers'."""
+    """`store`: how the consumers reach the lake's S3; `kafka` of the proxy may differ from the consumers'; `proxy`: its variables."""
 
-    def __init__(self, folder: Path, lake: str, *, kafka: str | None = None, topic: str = "", store: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, lake: str, *,
+        kafka: str | None = None, topic: str = "", store: dict[str, str] | None = None, proxy: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.lake = lake
         self.load = Load(free_port(), calls=10**9, connections=6, pause_s=0.02)
         self.members: list[Member] = []
-        self.proxy: Process
+        self.proxy: Proxy
         self.intake_port, self._admin_port = free_port(), free_port()
         self._folder, self._kafka, self._topic = folder, kafka, topic
-        self._store = store or {}
+        self._store, self._variables = store or {}, proxy or {}
         self._provider: Process
         self._loading: asyncio.Task[None] | None = None
 
@@ -181,15 +216,29 @@ class Stage:
     async def replace_proxy(self) -> None:
         """SIGTERM, a clean end, and the next one: calls are refused between the two."""
         await asyncio.to_thread(self.proxy.stop)
-        self.proxy = Process(self._folder, "proxy", *self.proxy._arguments)
+        await self.next_proxy()
+
+    async def next_proxy(self) -> None:
+        """In the place of one that is gone."""
+        self.proxy = Proxy(self._folder, self._variables, *self.proxy._arguments)
         await self.proxy.ready()
+
+    @property
+    def spools(self) -> list[Path]:
+        return spools(self._folder / "proxy" / "spool")
+
+    async def adopted(self, spool: Path, timeout_s: float = 60.0) -> None:
+        """Returns when this spool is settled and gone."""
+        async with asyncio.timeout(timeout_s):
+            while spool in self.spools:
+                await asyncio.sleep(0.05)
 
     def start_proxy(self, provider_port: int, intake: str | None, kafka: str | None, workers: int) -> None:
         upstream = f"http://127.0.0.1:{provider_port}"
         delivery = ["--intake", intake] if intake else []
         delivery += ["--kafka", kafka, "--topic", self._topic] if kafka else []
-        self.proxy = Process(
-            self._folder, "proxy", "clearpane.cli", "proxy",
+        self.proxy = Proxy(
+            self._folder, self._variables, "clearpane.cli", "proxy",
             "--data", str(self._folder / "proxy"), "--listen", f"127.0.0.1:{self.load.port}", "--admin", f"127.0.0.1:{self._admin_port}",
             "--default-upstream", upstream, "--upstream", f"openai={upstream}", "--upstream", f"anthropic={upstream}",
             "--workers", str(workers), "--flush-seconds", str(FLUSH_S), *delivery,
@@ -255,21 +304,21 @@ class Stage:
             self.load.outcomes[f"large-{number}"] = Outcome(answer.status, True, time.monotonic() - began, began)
         return body
 
-    async def judged(self, timeout_s: float = SETTLE_S) -> Verdict:
-        """Ends the load, waits until each call is recorded and nothing more comes, and looks at everything."""
+    async def judged(self, timeout_s: float = SETTLE_S, *, dropped: int = 0) -> Verdict:
+        """Ends the load, waits until each call is recorded but those dropped, and nothing more comes, and looks at everything."""
         await self.quiet()
-        await self.all_recorded(timeout_s)
+        await self.all_recorded(timeout_s, dropped)
         await asyncio.sleep(QUIET_S)
         return await judge(self.load.outcomes, self.lake)
 
-    async def all_recorded(self, timeout_s: float = SETTLE_S) -> None:
+    async def all_recorded(self, timeout_s: float = SETTLE_S, dropped: int = 0) -> None:
         """Returns when each whole call is in the lake, or when the time is over: the verdict says which are not."""
         contents = Contents(Store.open(self.lake))
         wanted = [name for name, outcome in self.load.outcomes.items() if outcome.whole and outcome.status == 200]
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             await contents.refresh()
-            if all(contents.calls[name] for name in wanted):
+            if sum(not contents.calls[name] for name in wanted) <= dropped:
                 return
             await asyncio.sleep(0.2)
 
@@ -287,6 +336,27 @@ class Stage:
         """SIGTERM, and a clean end."""
         await asyncio.to_thread(member.stop)
         assert member.process.returncode == 0, member.log.read_text()[-2000:]
+
+    async def all_spooled(self, timeout_s: float = 60.0) -> int:
+        """Returns when each call of an ended load is in a spool, or dropped and counted: how many were dropped."""
+        await self.quiet()
+        async with asyncio.timeout(timeout_s):
+            while True:
+                written = await self.proxy_metric("clearpane_proxy_spool_completed_total")
+                dropped = await self.proxy_metric("clearpane_proxy_spool_dropped_records_total")
+                if written + dropped == await self.proxy_metric("clearpane_proxy_calls_admitted_total"):
+                    return int(dropped)
+                await asyncio.sleep(0.1)
+
+    async def shipped(self, dropped: int, timeout_s: float = 90.0) -> None:
+        """Returns when the shipper has taken leave of all that is in the spools, and was told of so many dropped records."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                admitted = await self.proxy_metric("clearpane_proxy_calls_admitted_total")
+                sent = await self.proxy_metric("clearpane_shipper_sent_total")
+                if sent + dropped == admitted and await self.proxy_metric("clearpane_shipper_dropped_total") == dropped:
+                    return
+                await asyncio.sleep(0.1)
 
     async def proxy_metric(self, name: str, **labels: str) -> float:
         return await metric(self._admin_port, name, **labels)

@@ -310,6 +310,25 @@ def test_a_disk_that_cannot_be_read_is_told_and_can_be_tried_again(monkeypatch: 
         reader.close()
 
 
+def test_frames_before_an_error_of_the_disk_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: Path, *rest: int) -> int:
+        if path == segment_path(folder, 2):
+            raise OSError(5, "Input/output error")
+        return real(path, *rest)
+
+    with spool_of([[b"one", b"two"], [b"three"]]) as (folder, _):
+        reader = SpoolReader(folder, sealed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            assert [found.sequence for found in reader.read(10, 1000)] == [0, 1]
+            with pytest.raises(SpoolDamaged):
+                reader.read(10, 1000)
+        assert [found.sequence for found in reader.read(10, 1000)] == [2]
+        reader.close()
+
+
 def test_a_search_through_bytes_made_to_look_like_heads_is_bounded() -> None:
     """Every 17 bytes a head that claims a megabyte: the work is limited, and the segment given up."""
     lure = b"\0\0\x10\0" + bytes(4) + b"\3" + bytes(8)
