@@ -33,9 +33,9 @@ def segments(folder: Path) -> list[int]:
 
 
 def spools(root: Path) -> list[Path]:
-    """The spools under `root`, oldest first: their ids begin with the time."""
+    """The spools under `root`, oldest first: their ids begin with the time. A file of such a name is not ours."""
     try:
-        return sorted(path for path in root.iterdir() if is_spool_id(path.name))
+        return sorted(path for path in root.iterdir() if is_spool_id(path.name) and path.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 

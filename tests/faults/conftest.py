@@ -144,3 +144,23 @@ async def wire(tmp_path: Path, services_environment: dict[str, str]) -> AsyncIte
     finally:
         await found.stop()
         broker.kill()
+
+
+class Inside:
+    """Faults in processes that are given `environment`: see inside/sitecustomize.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "inside.json"
+        self.environment = {"FAULTS_INSIDE": str(self._file), "PYTHONPATH": str(Path(__file__).parent / "inside")}
+        self.tell()
+
+    def tell(self, **faults: Any) -> None:
+        """From now on these and no others."""
+        written = self._file.with_suffix(".new")
+        written.write_text(json.dumps(faults))
+        written.replace(self._file)
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Inside:
+    return Inside(tmp_path)

@@ -12,7 +12,7 @@ from proxy.spool.folder import segment_path
 from proxy.spool.frames import HEAD_BYTES
 from tests.faults.conftest import SetUp, Tell
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.full]
 
 SEGMENTS = {"CLEARPANE_SPOOL_SEGMENT_BYTES": "64KiB"}
 CALLS = 400
@@ -78,11 +78,11 @@ def litter(folder: Path, frames: list[Frame], dice: random.Random) -> list[Frame
     return []
 
 
-DAMAGES = [pytest.param(litter), *(pytest.param(each, marks=pytest.mark.full) for each in (tear, flip, remove, empty))]
+DAMAGES = (tear, flip, remove, empty, litter)
 Damage = Callable[[Path, list[Frame], random.Random], list[Frame]]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda found: found.__name__)
 async def test_what_is_not_damaged_arrives_and_the_rest_is_counted(
     damage: Damage, set_up: SetUp, tmp_path: Path, tell: Tell, dice: random.Random
 ) -> None:

@@ -299,7 +299,7 @@ def run() -> Iterator[Run]:
 
 
 def test_what_is_whole_on_the_disk_comes_out_once_and_all_else_is_counted(run: Run, request: pytest.FixtureRequest) -> None:
-    run(3000 if request.config.getoption("--full") else 120)
+    run(1500 if request.config.getoption("--full") else 120)
 
 
 def without_checksum(patch: pytest.MonkeyPatch) -> None:

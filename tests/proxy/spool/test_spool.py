@@ -174,6 +174,7 @@ def test_spools_are_listed_oldest_first_and_nothing_else_is(tmp_path: Path) -> N
     names = ["0" * 31 + "2", "0" * 31 + "1", "notes", ".0" + "0" * 30]
     for name in names:
         (tmp_path / name).mkdir()
+    (tmp_path / ("0" * 31 + "3")).write_bytes(b"a file")
     assert [path.name for path in spools(tmp_path)] == sorted(names[:2])
 
 
