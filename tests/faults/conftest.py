@@ -160,6 +160,11 @@ class Inside:
         written.write_text(json.dumps(faults))
         written.replace(self._file)
 
+    def times(self, name: str) -> int:
+        """How often this call met its fault."""
+        counted = Path(f"{self._file}.{name}")
+        return counted.stat().st_size if counted.exists() else 0
+
 
 @pytest.fixture
 def inside(tmp_path: Path) -> Inside:

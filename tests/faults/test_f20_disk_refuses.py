@@ -96,4 +96,5 @@ async def test_a_disk_that_does_not_sync(how: str, set_up: SetUp, tmp_path: Path
     await stage.called(600)
     inside.tell()
     did = "fdatasync answered EIO" if how == "refused" else f"fdatasync takes {SLOW_S:.0f} s"
-    await came_through(stage, tell, did, reason=None)
+    await came_through(stage, tell, f"{did}, {inside.times('fdatasync')} times", reason=None)
+    assert inside.times("fdatasync") > 0

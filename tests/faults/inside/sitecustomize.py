@@ -29,14 +29,21 @@ def _told() -> dict[str, Any]:
     return _read[1]
 
 
+def _count(name: str) -> None:
+    with open(f"{_FILE}.{name}", "ab") as file:  # noqa: PTH123
+        file.write(b"x")
+
+
 def _troubled(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     def call(descriptor: Any, *rest: Any, **named: Any) -> Any:
         told = _told()
         if pause_s := told.get("slow_s", {}).get(name):
+            _count(name)
             _sleep(pause_s)
         error = told.get("refuse", {}).get(name)
         if error and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            _count(name)
             if name == "writev":
                 data = b"".join(rest[0])
                 if len(data) > 1:
