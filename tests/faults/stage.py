@@ -196,15 +196,22 @@ class Stage:
         self._loading: asyncio.Task[None] | None = None
 
     async def start(
-        self, *, consumers: int = 1, intake: str | None = "", proxy_kafka: str | None = "", workers: int = 1, **member: Any
-    ) -> None:
-        """Returns with the load running. `intake`, `proxy_kafka`: where the proxy is told to deliver; "" is the stage's own."""
-        port = free_port()
-        self._provider = Process(self._folder, "provider", "clearpane.cli.fake", "--port", str(port), "--pace", "0")
+        self, *, consumers: int = 1, intake: str | None = "", proxy_kafka: str | None = "", workers: int = 1,
+        upstream: int | None = None, **member: Any,
+    ) -> None:  # fmt: skip
+        """Returns with the load running. `intake`, `proxy_kafka`: where the proxy is told to deliver; "" is the stage's own.
+
+        `upstream`: the port of one that the test plays itself.
+        """
+        port = upstream or free_port()
+        provider = []
+        if upstream is None:
+            self._provider = Process(self._folder, "provider", "clearpane.cli.fake", "--port", str(port), "--pace", "0")
+            provider = [self._provider]
         members = [self.member(intake=number == 0, **member) for number in range(consumers)]
         intake = f"http://127.0.0.1:{self.intake_port}" if intake == "" else intake
         self.start_proxy(port, intake, self._kafka if proxy_kafka == "" else proxy_kafka, workers)
-        await asyncio.gather(*(process.ready() for process in (self._provider, self.proxy, *members)))
+        await asyncio.gather(*(process.ready() for process in (*provider, self.proxy, *members)))
         self._loading = asyncio.create_task(self.load.run())
 
     @property
