@@ -53,7 +53,7 @@ SEED ?= $(shell date +%s)
 faults: install  ## every fault in full, on real processes: a table of what each did (WRITE_DOCS=1: into the docs)
 	@mkdir -p $(RUN) && rm -f $(RUN)/faults.jsonl
 	@CLEARPANE_TEST_FAULTS=$(CURDIR)/$(RUN)/faults.jsonl CLEARPANE_TEST_SEED=$(SEED) $(SERVICES) with kafka versitygw -- \
-		$(BIN)/python -m pytest --full --hypothesis-seed=$(SEED) tests/faults tests/consumer/lake/test_model.py $(ARGS)
+		$(BIN)/python -m pytest --full --hypothesis-seed=$(SEED) tests/faults tests/consumer/lake/test_model.py tests/proxy/spool/test_model.py $(ARGS)
 	@$(BIN)/python -m tests.faults.table $(RUN)/faults.jsonl $(if $(WRITE_DOCS),--write-docs)
 
 PRICE_MAP ?= https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json
