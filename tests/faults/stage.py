@@ -197,7 +197,7 @@ class Stage:
 
     async def start(
         self, *, consumers: int = 1, intake: str | None = "", proxy_kafka: str | None = "", workers: int = 1,
-        upstream: int | None = None, **member: Any,
+        upstream: int | None = None, pace: str = "0", **member: Any,
     ) -> None:  # fmt: skip
         """Returns with the load running. `intake`, `proxy_kafka`: where the proxy is told to deliver; "" is the stage's own.
 
@@ -206,7 +206,7 @@ class Stage:
         port = upstream or free_port()
         provider = []
         if upstream is None:
-            self._provider = Process(self._folder, "provider", "clearpane.cli.fake", "--port", str(port), "--pace", "0")
+            self._provider = Process(self._folder, "provider", "clearpane.cli.fake", "--port", str(port), "--pace", pace)
             provider = [self._provider]
         members = [self.member(intake=number == 0, **member) for number in range(consumers)]
         intake = f"http://127.0.0.1:{self.intake_port}" if intake == "" else intake

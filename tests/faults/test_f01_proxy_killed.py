@@ -11,16 +11,17 @@ from tests.faults.conftest import SetUp, Tell
 pytestmark = pytest.mark.timeout(400)
 
 WORKERS = 2
+PACE = "0.05"  # of the provider: streams last long enough to be cut off
 
 
 async def test_what_was_accepted_outlives_the_proxy(set_up: SetUp, tmp_path: Path, tell: Tell, dice: random.Random, full: bool) -> None:
     """A part of it killed alone, again and again: tests/e2e/test_no_loss.py."""
     stage = set_up(str(tmp_path / "lake"))
-    await stage.start(workers=WORKERS)
+    await stage.start(workers=WORKERS, pace=PACE)
     orphans: set[Path] = set()
     kills = 30 if full else 2
     for _ in range(kills):
-        await stage.called(dice.randrange(10, 150))
+        await stage.called(dice.randrange(10, 60))
         await asyncio.sleep(dice.uniform(0, 0.1))
         stage.proxy.kill()
         orphans |= set(stage.spools)
