@@ -110,12 +110,11 @@ class Relay:
             self.call.started()
 
     def on_fault(self, fault: UpstreamFault) -> None:
-        failure = Failure("upstream", fault.reason, str(fault))
         if self.head is None:
-            self.refuse(fault.status, fault.reason, str(fault), end=as_end(fault), source="upstream")
+            self.refuse(fault.status, fault.reason, str(fault), end=fault.end, source=fault.source)
             return
         self._break_off()
-        self._finish(as_end(fault), failure)
+        self._finish(fault.end, Failure(fault.source, fault.reason, str(fault)))
 
     # From the client
 
@@ -218,7 +217,3 @@ class Relay:
             self._client.answered(close=self.close)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def as_end(fault: UpstreamFault) -> End:
-    return "timeout" if fault.end == "timeout" else "upstream_error"

@@ -8,7 +8,7 @@ import asyncio
 from typing import Protocol
 
 from proxy.call import Call, Failure
-from proxy.relay import Client, Owner, Relay, as_end
+from proxy.relay import Client, Owner, Relay
 from proxy.upstream.answer import Head
 from proxy.upstream.faults import Broken, UpstreamFault
 from proxy.upstream.parser import Event, Piece
@@ -107,7 +107,7 @@ class Tunnel(Relay):
         elif not self.over:
             if self._client is not None:
                 self._client.break_off(reset=isinstance(fault, Broken))
-            self._finish(as_end(fault), Failure("upstream", fault.reason, str(fault)))
+            self._finish(fault.end, Failure(fault.source, fault.reason, str(fault)))
 
     # From the client
 

@@ -1,18 +1,30 @@
 """What can go wrong on the way to an upstream and back. The status that a client sees follows from the kind."""
 
+from clearpane.contract.envelope import End, ErrorSource
+
 
 class UpstreamFault(Exception):
     """`reason` is a closed set: it goes into answers, records and metric labels."""
 
     reason = "upstream_error"
     status = 502
-    end = "upstream_error"
+    end: End = "upstream_error"
+    source: ErrorSource = "upstream"
 
 
 class ConnectFailed(UpstreamFault):
     """No connection: name not found, refused, unreachable, TLS not agreed. Nothing was sent."""
 
     reason = "upstream_connect"
+
+
+class OutOfFiles(UpstreamFault):
+    """This process has no file descriptor left for a connection. Nothing was sent, and the upstream was not asked."""
+
+    reason = "too_many_files"
+    status = 503
+    end = "rejected"
+    source = "proxy"
 
 
 class ConnectTimeout(UpstreamFault):

@@ -6,6 +6,7 @@ happens all the same, the caller gets the error: a request that may have been se
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections import deque
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import aiohappyeyeballs
 
 from proxy.upstream.connection import Connection
-from proxy.upstream.faults import ConnectFailed, ConnectTimeout, ReadTimeout, Silent
+from proxy.upstream.faults import ConnectFailed, ConnectTimeout, OutOfFiles, ReadTimeout, Silent
 from proxy.upstream.guard import is_forbidden
 from proxy.upstream.origin import Origin
 
@@ -72,7 +73,7 @@ class Pool:
         return None
 
     async def connect(self, origin: Origin) -> Connection:
-        """A new connection. Raises ConnectFailed or ConnectTimeout; nothing of the request was sent then."""
+        """A new connection. Raises ConnectFailed, ConnectTimeout or OutOfFiles; nothing of the request was sent then."""
         try:
             async with asyncio.timeout(self._bounds.connect_timeout_s):
                 return await self._connect(origin)
@@ -84,6 +85,8 @@ class Pool:
             reason = getattr(error, "verify_message", None) or error.reason or "handshake failed"
             raise ConnectFailed(f"TLS with {origin.host}:{origin.port}: {reason}") from None
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise OutOfFiles("the proxy has no file descriptor left for another connection; raise its limit (ulimit -n)") from None
             self._addresses.pop(origin, None)
             raise ConnectFailed(f"{origin.host}:{origin.port}: {error.strerror or type(error).__name__}") from None
 

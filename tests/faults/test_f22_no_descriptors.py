@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.full]
 
 FILES, CLIENTS, CALLS = 256, 400, 2000
 # Refused with words, never broken off.
-REFUSALS = {502, 503}
+REFUSALS = {503}
 
 
 async def test_what_is_over_the_bound_waits_or_is_refused_and_then_all_is_well(set_up: SetUp, tmp_path: Path, tell: Tell) -> None:
