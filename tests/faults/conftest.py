@@ -113,11 +113,11 @@ async def set_up(tmp_path: Path) -> AsyncIterator[SetUp]:
         await asyncio.to_thread(stage.stop)
 
 
-async def make_topic(bootstrap: str, name: str = "calls") -> str:
+async def make_topic(bootstrap: str, name: str = "calls", replicas: int = 1) -> str:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(name, num_partitions=PARTITIONS, replication_factor=1)])
+        await admin.create_topics([NewTopic(name, num_partitions=PARTITIONS, replication_factor=replicas)])
     finally:
         await admin.close()
     return name
