@@ -92,9 +92,15 @@ class ProxyServer:
     async def drain(self, grace_s: float) -> int:
         """Lets open calls finish for so long, then ends them as `shutdown`. Returns how many were cut."""
         self.draining = True
-        if self._relays:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self._relays:
+                    self._idle.clear()
+                    await self._idle.wait()
+        # From here to their end nothing is waited for, so no connection can bring another call.
+        for connection in self._connections:
+            if connection.relay is None:
+                connection.close_idle()
         cut = list(self._relays)
         for relay in cut:
             relay.give_up("shutdown", Failure("proxy", "shutdown", f"the proxy stopped and its grace time of {grace_s:g} s was over"))

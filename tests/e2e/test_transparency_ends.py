@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from proxy.relay import Relay
 from tests.e2e.conftest import Proxy, Upstream
 
 StartProxy = Callable[..., Awaitable[Proxy]]
@@ -159,3 +160,30 @@ async def test_a_defect_of_ours_is_a_500_that_says_so_and_a_record(
     facts, _, _ = await proxy.record()
     assert (facts["response"]["end"], facts["response"]["error"]["type"]) == ("rejected", "internal")
     assert "a defect of the proxy" in caplog.text
+
+
+async def test_a_call_that_comes_as_the_last_one_ends_is_finished_too(proxy: Proxy, upstream: Upstream) -> None:
+    """The stop has been told that no call is open, and has not gone on yet."""
+    upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok", pause_s=0.05, keep=True)
+    server, kept = proxy.server, POST.replace(b"Connection: close\r\n", b"")
+    (first, first_writer), (second, second_writer) = [await proxy.connect() for _ in range(2)]
+    first_writer.write(kept)
+    async with asyncio.timeout(10):
+        while len(server._connections) < 2 or len(server._relays) < 1:
+            await asyncio.sleep(0.001)
+    idle = next(connection for connection in server._connections if connection.relay is None)
+    ended, done = [], server.done
+
+    def done_and_another(relay: Relay) -> None:
+        done(relay)
+        ended.append(relay)
+        if len(ended) == 1:
+            idle.data_received(kept)
+
+    server.done = done_and_another  # type: ignore[method-assign]
+    assert await server.drain(10) == 0
+    answers = [await asyncio.wait_for(reader.read(), 10) for reader in (first, second)]
+    assert [answer.endswith(b"\r\n\r\nok") for answer in answers] == [True, True]
+    assert [relay.call.end_reason for relay in ended] == ["complete", "complete"]
+    first_writer.close()
+    second_writer.close()
