@@ -13,22 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from clearpane.columns import SCHEMA, TYPES
 from clearpane.contract.lake import Place
-from clearpane.contract.records import COLUMNS, Kind, Row
+from clearpane.contract.records import Row
 from reader.filter import Filter
 from reader.lake import DamagedIndex
 
-_TYPES: dict[Kind, Any] = {
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "decimal": pa.decimal128(38, 18),
-    "flag": pa.bool_(),
-    "time": pa.timestamp("us", tz="UTC"),
-    "texts": pa.list_(pa.string()),
-    "map": pa.map_(pa.string(), pa.string()),
-}
-SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 _FAILED_ENDS = ["upstream_error", "timeout", "shutdown", "interrupted", "rejected"]
 
 
@@ -131,14 +121,14 @@ def _conditions(wanted: Filter) -> list[Any]:
     if wanted.until is not None:
         found.append(pc.field("received_at") < _time(wanted.until))
     if wanted.cost_min is not None:
-        found.append(pc.field("cost_total") >= pa.scalar(wanted.cost_min, _TYPES["decimal"]))
+        found.append(pc.field("cost_total") >= pa.scalar(wanted.cost_min, TYPES["decimal"]))
     if wanted.status is not None:
         found.append(_status(wanted.status))
     return found
 
 
 def _time(moment: datetime) -> Any:
-    return pa.scalar(moment.astimezone(UTC), _TYPES["time"])
+    return pa.scalar(moment.astimezone(UTC), TYPES["time"])
 
 
 def _status(wanted: str) -> Any:

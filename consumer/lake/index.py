@@ -14,22 +14,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clearpane.columns import SCHEMA, TYPES
 from clearpane.contract import members
 from clearpane.contract.records import COLUMNS, Kind, Record, Row
 
 RowOf = Callable[[Record], Row]
 
-_TYPES: dict[Kind, pa.DataType] = {
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "decimal": pa.decimal128(38, 18),
-    "flag": pa.bool_(),
-    "time": pa.timestamp("us", tz="UTC"),
-    "texts": pa.list_(pa.string()),
-    "map": pa.map_(pa.string(), pa.string()),
-}
-SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 _UNIT = Decimal(1).scaleb(-18)
 _DIGITS = Context(prec=38)
 _PIECE_BYTES = 16 << 10
@@ -79,7 +69,7 @@ def pointed(row: Row, key: str, start: int, length: int) -> Row:
 def parquet(rows: list[Row]) -> bytes:
     """Exactly the columns of the contract; a value of the wrong type is null, never an error."""
     arrays = [
-        pa.array([_value(row.get(name), kind) for row in rows], type=_TYPES[kind], from_pandas=False) for name, kind in COLUMNS.items()
+        pa.array([_value(row.get(name), kind) for row in rows], type=TYPES[kind], from_pandas=False) for name, kind in COLUMNS.items()
     ]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), out, compression="zstd")

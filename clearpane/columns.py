@@ -1,0 +1,17 @@
+"""The columns of an index file as Arrow types: what the consumer writes and the reader expects."""
+
+import pyarrow as pa
+
+from clearpane.contract.records import COLUMNS, Kind
+
+TYPES: dict[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "decimal": pa.decimal128(38, 18),
+    "flag": pa.bool_(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "texts": pa.list_(pa.string()),
+    "map": pa.map_(pa.string(), pa.string()),
+}
+SCHEMA = pa.schema([pa.field(name, TYPES[kind]) for name, kind in COLUMNS.items()])
