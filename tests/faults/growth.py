@@ -79,7 +79,8 @@ def _sample(pid: int) -> tuple[int, int]:
 
 def flatness(samples: list[tuple[int, int]], descriptors_growth_max: int = DESCRIPTORS_GROWTH_MAX) -> dict[str, Any]:
     """The lows of the four quarters: what a fifth of the samples stays below, which is what is left when no outage is under way.
-    `flat`: neither the third nor the fourth lies above the second by more than the bounds; the first warms up. None: too short to tell."""
+    `flat`: the last does not lie above the second by more than the bounds; the first warms up, the third may have caught up on an
+    outage. None: too short to tell."""
     size = max(1, len(samples) // 4)
     quarters = [samples[start : start + size] for start in range(0, size * 4, size) if samples[start : start + size]]
     rss = [_low([kib for kib, _ in quarter]) for quarter in quarters]
@@ -87,7 +88,7 @@ def flatness(samples: list[tuple[int, int]], descriptors_growth_max: int = DESCR
     flat = None
     if len(samples) >= SAMPLES_LEAST:
         rss_max = rss[1] * RSS_GROWTH_MAX + RSS_SLACK_KIB
-        flat = max(rss[2:]) <= rss_max and max(descriptors[2:]) <= descriptors[1] + descriptors_growth_max
+        flat = rss[-1] <= rss_max and descriptors[-1] <= descriptors[1] + descriptors_growth_max
     return {
         "samples": len(samples),
         "rss_kib": rss,

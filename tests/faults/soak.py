@@ -29,7 +29,9 @@ from tests.faults.trouble import Trouble
 from tests.faults.wire import Wire
 
 TOPIC = "calls"
-WORKERS, CONNECTIONS = 3, 24
+WORKERS, CONNECTIONS = 3, 64
+# Of a real model's pace: an answer takes 0.2 s, so that a death finds calls and streams under way.
+PACE = "0.05"
 SETTLE_S = 300.0
 DEATH_S = 3.0  # a worker's death explains what broke so long before or after it
 
@@ -131,7 +133,7 @@ async def _broker(folder: Path, environ: dict[str, str], stack: contextlib.Async
 async def _played(stage: Stage, trouble: Trouble, intake: str, seed: int) -> dict[str, Any]:
     began = time.monotonic()
     growth = Growth(lambda: [stage.proxy.process.pid, *(member.process.pid for member in stage.members)])
-    await stage.start(consumers=2, workers=WORKERS, intake=intake, flush_seconds=1.0, object_records_max=500)
+    await stage.start(consumers=2, workers=WORKERS, pace=PACE, intake=intake, flush_seconds=1.0, object_records_max=500)
     watching = asyncio.create_task(growth.run())
     try:
         await trouble.run(stage.loading)

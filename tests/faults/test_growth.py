@@ -16,6 +16,7 @@ from tests.faults import growth
         (lambda n: 100_000 + n % 7, lambda n: 40 + n % 5, True),
         (lambda n: 50_000 if n < 80 else 150_000, lambda n: 40, True),  # warming up
         (lambda n: 400_000 if n > 330 else 100_000, lambda n: 400 if n > 330 else 40, True),  # an outage
+        (lambda n: 400_000 if 200 < n < 290 else 100_000, lambda n: 40, True),  # a long one
         (lambda n: 100_000 + 500 * n, lambda n: 40, False),
         (lambda n: 100_000, lambda n: 40 + n, False),
     ],
