@@ -125,6 +125,7 @@ class Load:
     calls: int
     connections: int = 16
     pause_s: float = 0.0  # of each connection between two calls
+    calls_per_connection: int = 1 << 30  # then it is closed, and the next one may come to another worker
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     stopped: bool = False
     _next: int = 0
@@ -139,6 +140,7 @@ class Load:
 
     async def _connection(self) -> None:
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        made = 0
         while not self.stopped and self._next < self.calls:
             number, self._next = self._next, self._next + 1
             began = time.monotonic()
@@ -154,6 +156,10 @@ class Load:
                 streams[1].transport.abort()
                 streams = None
                 await asyncio.sleep(0.02)
+            made += 1
+            if streams is not None and made % self.calls_per_connection == 0:
+                streams[1].close()
+                streams = None
             self.outcomes[f"call-{number}"] = Outcome(self._statuses.pop(number), whole, time.monotonic() - began, began)
             if self.pause_s:
                 await asyncio.sleep(self.pause_s)

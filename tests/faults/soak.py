@@ -32,6 +32,8 @@ TOPIC = "calls"
 WORKERS, CONNECTIONS = 3, 64
 # Of a real model's pace: an answer takes 0.2 s, so that a death finds calls and streams under way.
 PACE = "0.05"
+# Else all of them would soon be at the one worker that is never killed.
+CALLS_PER_CONNECTION = 20
 SETTLE_S = 300.0
 DEATH_S = 3.0  # a worker's death explains what broke so long before or after it
 
@@ -108,6 +110,7 @@ async def soak(calls: int, seed: int, folder: Path, environ: dict[str, str]) -> 
         kafka = f"127.0.0.1:{wire.port}"
         stage = Stage(folder, lake, kafka=kafka, topic=TOPIC, store={"AWS_ENDPOINT_URL_S3": store.url})
         stage.load.calls, stage.load.connections, stage.load.pause_s = calls, CONNECTIONS, 0.0
+        stage.load.calls_per_connection = CALLS_PER_CONNECTION
         intake = Front(f"http://127.0.0.1:{stage.intake_port}", seed=seed)
         await intake.start()
         stack.push_async_callback(intake.stop)
