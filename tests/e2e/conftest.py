@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pytest
@@ -200,6 +200,19 @@ async def origin() -> AsyncIterator[Origin]:
 async def through(start_proxy: Callable[..., Awaitable[Proxy]], origin: Origin) -> Proxy:
     """A proxy before `origin`."""
     return await start_proxy(default_upstream=f"http://127.0.0.1:{origin.port}")
+
+
+class Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+@pytest.fixture
+async def stop_after() -> AsyncIterator[list[Stoppable]]:
+    """What a test puts in is stopped behind it."""
+    started: list[Stoppable] = []
+    yield started
+    for each in started:
+        each.stop()
 
 
 @dataclass

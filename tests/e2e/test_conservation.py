@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,6 @@ from tests.e2e.system import Load, clearpane
 from tests.e2e.test_no_loss import Whole
 
 pytestmark = [pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-async def stop_after() -> AsyncIterator[list[Whole]]:
-    started: list[Whole] = []
-    yield started
-    for whole in started:
-        whole.stop()
 
 
 @pytest.mark.kafka

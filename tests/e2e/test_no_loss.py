@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +51,6 @@ class Whole:
         for name in ("proxy", "consumer", "provider"):
             if hasattr(self, name):
                 getattr(self, name).stop()
-
-
-@pytest.fixture
-async def stop_after() -> AsyncIterator[list[Whole]]:
-    started: list[Whole] = []
-    yield started
-    for whole in started:
-        whole.stop()
 
 
 def p99(load: Load, added_ms: dict[str, float], since: float, until: float) -> float:
