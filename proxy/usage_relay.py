@@ -87,6 +87,8 @@ class UsageRelay(Relay):
 
     def _begin(self, head: Head) -> Head:
         headers = head.headers
+        if head.framing is Framing.NONE:  # nothing may stand behind this head, not even the end of a chunked body
+            return head
         if not (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
             return head
         if _encoded(first(headers, b"content-encoding")):

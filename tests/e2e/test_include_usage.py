@@ -217,6 +217,17 @@ async def test_an_answer_that_is_no_stream_is_passed_on_as_it_is(proxy: Proxy, u
     assert policy((await proxy.record())[0]) == asked_for(b"")
 
 
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+async def test_nothing_follows_an_answer_that_has_no_body(status: bytes, proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(HEAD.replace(b"200 OK", status) + b"\r\n")
+    got = await proxy.call(post(BODY, HEADER))
+    assert got.startswith(b"HTTP/1.1 " + status)
+    assert got.endswith(b"\r\n\r\n")
+    assert got.count(b"\r\n\r\n") == 1
+    assert b"transfer-encoding" not in got.lower()
+    assert policy((await proxy.record())[0]) == asked_for(b"")
+
+
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("at", [1, len(TEXT) - 30, len(TEXT), len(TEXT) + 40, len(STREAM) - 1])
 async def test_a_break_shows_the_client_all_that_came_but_the_usage(framing: str, at: int, proxy: Proxy, upstream: Upstream) -> None:
