@@ -76,22 +76,9 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_body_wait",
-        "_head_bytes",
-        "_held",
-        "_left_to_aiohttp",
-        "_new",
-        "_owner",
-        "_reads",
-        "_rest",
-        "_tail",
-        "idle_since_s",
-        "last_progress_s",
-        "relay",
-        "stuck",
-        "tunnel",
-        "whole",
-    )
+        "_body_wait", "_head_bytes", "_held", "_left_to_aiohttp", "_new", "_owner", "_reads", "_rest", "_tail",
+        "idle_since_s", "last_progress_s", "relay", "stuck", "tunnel", "whole",
+    )  # fmt: skip
 
     def __init__(self, owner: Owner, manager: "web.Server", **settings: Any) -> None:
         super().__init__(manager, **settings)
@@ -169,6 +156,12 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def begun(self) -> bool:
         """A part of a request has come, and no call yet."""
         return bool(self._held) or (self._left_to_aiohttp and self._head_bytes > 0)
+
+    @property
+    def at_rest(self) -> bool:
+        """No call, no part of a request, and aiohttp's task has none either: it waits for one, or is over."""
+        waits = self._waiter is not None and not self._waiter.done()
+        return self.relay is None and not self.begun and (waits or self._task_handler is None)
 
     @property
     def ends_without_trailers(self) -> bool:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWEEP_EVERY_S = 1.0
+# How often a stop looks whether all connections are at rest.
+_REST_EVERY_S = 0.02
 # Behind a refusal the rest of the body is read for so long, so that the client reads the refusal before a reset.
 _LINGER_S = 1.0
 _HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
@@ -68,7 +70,6 @@ class ProxyServer:
         self._connections: set[ClientConnection] = set()
         self._relays: set[Relay] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()  # no call is open; only kept while draining
         self._sweeper: asyncio.Task[None] | None = None
         self._tally = Tally()
         self.web_server = ClientServer(
@@ -94,10 +95,9 @@ class ProxyServer:
         self.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self._relays:
-                    self._idle.clear()
-                    await self._idle.wait()
-        # From here to their end nothing is waited for, so no connection can bring another call.
+                while self._relays or not all(connection.at_rest for connection in self._connections):
+                    await asyncio.sleep(_REST_EVERY_S)
+        # Closed in the turn in which all were seen at rest: no connection brings another call.
         for connection in self._connections:
             if connection.relay is None:
                 connection.close_idle()
@@ -175,9 +175,12 @@ class ProxyServer:
         plan = self.plans.make(message_of(request))
         relay = self._admit(plan, client, Tunnel if plan.websocket else UsageRelay if plan.include_usage else Relay)
         client.relay = relay
+        if client.transport is None:  # the client left before aiohttp came to its request
+            relay.client_lost(drain_s=0, stuck=True)
         try:
             self._check(plan, plan.length)
-            await self._forward(request, client, relay)
+            if not relay.over:
+                await self._forward(request, client, relay)
         except BadRequest as error:
             relay.refuse(error.status, error.reason, str(error), close=True)
         except UpstreamFault as fault:
@@ -358,8 +361,6 @@ class ProxyServer:
         relay.close = relay.close or self.draining
         self._relays.discard(relay)
         self._tally.ended(relay.call)
-        if self.draining and not self._relays:
-            self._idle.set()
 
     async def _sweep_forever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from proxy.client import ClientConnection
 from proxy.relay import Relay
 from tests.e2e.conftest import Proxy, Upstream
 
@@ -162,28 +163,76 @@ async def test_a_defect_of_ours_is_a_500_that_says_so_and_a_record(
     assert "a defect of the proxy" in caplog.text
 
 
-async def test_a_call_that_comes_as_the_last_one_ends_is_finished_too(proxy: Proxy, upstream: Upstream) -> None:
-    """The stop has been told that no call is open, and has not gone on yet."""
-    upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok", pause_s=0.05, keep=True)
-    server, kept = proxy.server, POST.replace(b"Connection: close\r\n", b"")
-    (first, first_writer), (second, second_writer) = [await proxy.connect() for _ in range(2)]
-    first_writer.write(kept)
+KEPT = POST.replace(b"Connection: close\r\n", b"")
+CHUNKED = KEPT.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked").replace(b"{}", b"2\r\n{}\r\n0\r\n\r\n")
+
+
+async def idle_connection(proxy: Proxy) -> ClientConnection:
+    """One that waits for its next call, or its first."""
     async with asyncio.timeout(10):
-        while len(server._connections) < 2 or len(server._relays) < 1:
+        while not (found := [each for each in proxy.server._connections if each.at_rest]):
             await asyncio.sleep(0.001)
-    idle = next(connection for connection in server._connections if connection.relay is None)
-    ended, done = [], server.done
+    return found[0]
 
-    def done_and_another(relay: Relay) -> None:
+
+@pytest.mark.parametrize("comes", [(KEPT,), (CHUNKED,), (KEPT[:-2], KEPT[-2:])], ids=["whole", "chunked", "head and body apart"])
+async def test_a_call_that_comes_as_the_last_one_ends_is_finished_too(comes: tuple[bytes, ...], proxy: Proxy, upstream: Upstream) -> None:
+    """The stop looks for open calls in the turn in which the bytes have come, before any task has seen them."""
+    upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok", keep=True)
+    server = proxy.server
+    reader, writer = await proxy.connect()
+    idle = await idle_connection(proxy)
+    idle.data_received(comes[0])
+    draining = asyncio.create_task(server.drain(10))
+    await asyncio.sleep(0)
+    for piece in comes[1:]:
+        idle.data_received(piece)
+    assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"\r\n\r\nok")
+    assert await draining == 0
+    assert (await proxy.record())[0]["response"]["end"] == "complete"
+    writer.close()
+
+
+async def test_a_call_that_waits_behind_the_last_one_is_finished_too(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK, keep=True)
+    server, drains = proxy.server, list[asyncio.Task[int]]()
+    reader, writer = await proxy.connect()
+    done = server.done
+
+    def done_and_stop(relay: Relay) -> None:
         done(relay)
-        ended.append(relay)
-        if len(ended) == 1:
-            idle.data_received(kept)
+        if not drains:
+            drains.append(asyncio.create_task(server.drain(10)))
 
-    server.done = done_and_another  # type: ignore[method-assign]
-    assert await server.drain(10) == 0
-    answers = [await asyncio.wait_for(reader.read(), 10) for reader in (first, second)]
-    assert [answer.endswith(b"\r\n\r\nok") for answer in answers] == [True, True]
-    assert [relay.call.end_reason for relay in ended] == ["complete", "complete"]
-    first_writer.close()
-    second_writer.close()
+    server.done = done_and_stop  # type: ignore[method-assign]
+    writer.write(KEPT + KEPT)
+    assert (await asyncio.wait_for(reader.read(), 10)).count(b"\r\n\r\nok") == 2
+    assert await drains[0] == 0
+    writer.close()
+
+
+async def test_a_client_that_left_before_its_call_was_begun_costs_the_upstream_nothing(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK, keep=True)
+    _, writer = await proxy.connect()
+    idle = await idle_connection(proxy)
+    idle.data_received(CHUNKED)
+    asyncio.get_running_loop().call_soon(writer.transport.abort)
+    while idle._waiter is not None:  # aiohttp's task has taken the request, and has yet to start its handler
+        await asyncio.sleep(0)
+    idle.connection_lost(None)
+    assert (await proxy.record())[0]["response"]["end"] == "client_disconnected"
+    assert upstream.connections == 0
+
+
+async def test_a_stop_waits_for_no_connection_that_is_at_rest(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(OK, keep=True)
+    ends = [await proxy.connect() for _ in range(4)]
+    for (reader, writer), request in zip(ends, (KEPT, CHUNKED, b"GET /healthz HTTP/1.1\r\nHost: p\r\n\r\n"), strict=False):
+        writer.write(request)
+        await asyncio.wait_for(reader.readuntil(b"ok"), 10)
+    begun_s = asyncio.get_running_loop().time()
+    assert await proxy.server.drain(10) == 0
+    assert asyncio.get_running_loop().time() - begun_s < 5
+    for reader, writer in ends:
+        await asyncio.wait_for(reader.read(), 10)
+        writer.close()
