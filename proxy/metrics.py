@@ -12,7 +12,7 @@ REQUEST_BYTES = Counter("clearpane_proxy_request_body_bytes_total", "Bytes of re
 RESPONSE_BYTES = Counter("clearpane_proxy_response_body_bytes_total", "Bytes of answers' bodies.")
 INCLUDE_USAGE = Counter(
     "clearpane_proxy_include_usage_total",
-    "Streams to be asked for their usage, by what became of the chunk, or why they were not.",
+    "Calls that were asked for a stream's usage, and streams that could not be, by outcome.",
     ["outcome"],
 )
 UPSTREAM_CONNECTS = Counter("clearpane_proxy_upstream_connects_total", "New connections to upstreams, by upstream.", ["upstream"])

@@ -95,7 +95,7 @@ class ProxyServer:
         self.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self._relays or not all(connection.at_rest for connection in self._connections):
+                while self._relays or not all(connection.at_rest for connection in self._connections):  # noqa: ASYNC110 - told by nobody
                     await asyncio.sleep(_REST_EVERY_S)
         # Closed in the turn in which all were seen at rest: no connection brings another call.
         for connection in self._connections:
@@ -204,10 +204,10 @@ class ProxyServer:
             relay.call.request.add(body)
         length = plan.length
         if isinstance(relay, UsageRelay):
-            if body is None and relay.may_gather():
+            if body is None and relay.needs_whole:
                 _continue(request, client)
                 body, begun = await relay.gather(lambda: self._piece(request, relay.call))
-            if relay.over:  # the client left while its request was on its way
+            if relay.over:  # the client left, or spoilt its request, while that was on its way
                 return
             if body:
                 body = relay.ask(body)

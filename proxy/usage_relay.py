@@ -1,7 +1,7 @@
 """A relay of a chat that is asked for its usage, though its caller did not ask (proxy/stream_options.py).
 
 The record has the answer as the upstream sent it, and says how many bytes of it the client did not see. Whatever cannot be
-asked, or taken out again, goes by as in any other relay, with the reason on the record and in a count.
+asked, or taken out again, goes by as in any other relay; where a stream came of it, the record and a count have the reason.
 """
 
 import re
@@ -13,6 +13,7 @@ from clearpane.contract.envelope import End
 from proxy import metrics
 from proxy.call import Call, Failure
 from proxy.headers import first, lower
+from proxy.plan import BadRequest, Plan
 from proxy.relay import Client, Owner, Relay
 from proxy.stream_options import BODY_BYTES_MAX, Filter, NotUnderstood, ask
 from proxy.upstream.answer import Framing, Head
@@ -33,20 +34,22 @@ class UsageRelay(Relay):
     def __init__(self, call: Call, client: Client, owner: Owner, *, close: bool) -> None:
         super().__init__(call, client, owner, close=close)
         self._requested = False
-        self._reason: Reason | None = None
+        self._reason = _ruled_out(call.plan)
         self._filter: Filter | None = None
         self._chunked = False  # the answer's framing to the client is ours
 
     # The request
 
-    def may_gather(self) -> bool:
-        """Whether the body is small enough to be read before it is sent, as far as its length is stated."""
-        if (self.call.plan.length or 0) > BODY_BYTES_MAX:
-            self._reason = "request_too_large"
+    @property
+    def needs_whole(self) -> bool:
+        """Whether the body is to be read before it is sent: it may ask for a stream, and be small enough."""
         return self._reason is None
 
     async def gather(self, read: Callable[[], Awaitable[bytes]]) -> tuple[bytes | None, bytes]:
-        """The whole body; or None, and what of it has come, when it is too large. `read` gives pieces, and an empty one at the end."""
+        """The whole body; or None, and what of it has come, when it is too large. `read` gives pieces, and an empty one at the end.
+
+        The call is over when the client left, or what it sent is no body that can be sent on.
+        """
         pieces: list[bytes] = []
         try:
             while piece := await read():
@@ -56,12 +59,13 @@ class UsageRelay(Relay):
                     return None, b"".join(pieces)
         except ConnectionError:
             self.client_lost(drain_s=0, stuck=True)
+        except BadRequest as error:
+            self.refuse(error.status, error.reason, str(error), end="client_error", close=True)
         return b"".join(pieces), b""
 
     def ask(self, body: bytes) -> bytes:
         """The body for the upstream."""
-        if _encoded(first(self.call.plan.headers, b"content-encoding")):
-            self._reason = "encoded_request"
+        if self._reason is not None:
             return body
         try:
             asked = ask(body)
@@ -89,7 +93,7 @@ class UsageRelay(Relay):
         headers = head.headers
         if head.framing is Framing.NONE:  # nothing may stand behind this head, not even the end of a chunked body
             return head
-        if not (first(headers, b"content-type") or b"").lower().startswith(b"text/event-stream"):
+        if not _is_stream(head):
             return head
         if _encoded(first(headers, b"content-encoding")):
             self._reason = "encoded_answer"
@@ -109,11 +113,29 @@ class UsageRelay(Relay):
         super()._break_off()
 
     def _finish(self, end: End, failure: Failure | None = None) -> None:
-        if not self.over and (self._requested or self._reason is not None):
-            withheld_bytes = self._filter.withheld_bytes if self._filter is not None else 0
-            self.call.include_usage = (self._requested, withheld_bytes, self._reason)
-            metrics.INCLUDE_USAGE.labels(self._reason or ("withheld" if withheld_bytes else "absent")).inc()
+        if not self.over:
+            self._note()
         super()._finish(end, failure)
+
+    def _note(self) -> None:
+        """Of what was asked and sent, and of each stream that was not asked."""
+        requested = self._requested and self.call.upstream_started_ms is not None
+        if not requested and (self._reason is None or self.head is None or not _is_stream(self.head)):
+            return
+        withheld_bytes = self._filter.withheld_bytes if self._filter is not None else 0
+        self.call.include_usage = (requested, withheld_bytes, self._reason)
+        metrics.INCLUDE_USAGE.labels(self._reason or ("withheld" if withheld_bytes else "absent")).inc()
+
+
+def _ruled_out(plan: Plan) -> Reason | None:
+    """Why such a request is not asked, as far as its head says."""
+    if _encoded(first(plan.headers, b"content-encoding")):
+        return "encoded_request"
+    return "request_too_large" if (plan.length or 0) > BODY_BYTES_MAX else None
+
+
+def _is_stream(head: Head) -> bool:
+    return (first(head.headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
 
 
 def _encoded(coding: bytes | None) -> bool:

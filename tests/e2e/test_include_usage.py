@@ -182,6 +182,49 @@ def _payload(data: bytes) -> list[bytes]:
     return [read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data)[1]]
 
 
+@pytest.mark.parametrize(("body", "lines"), [(PACKED, b"Content-Encoding: gzip\r\n"), (LARGE, b"")], ids=["encoded", "large"])
+async def test_a_call_that_did_not_stream_was_not_to_be_asked(body: bytes, lines: bytes, proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+    await proxy.call(post(body, HEADER, lines))
+    assert policy((await proxy.record())[0]) is None
+
+
+async def test_an_upstream_that_was_not_reached_was_not_asked(start_proxy: Callable[..., Awaitable[Proxy]], upstream: Upstream) -> None:
+    proxy = await start_proxy(default_upstream="http://127.0.0.1:1")
+    assert (await proxy.call(post(BODY, HEADER))).startswith(b"HTTP/1.1 502 ")
+    assert policy((await proxy.record())[0]) is None
+
+
+async def test_an_encoded_request_is_sent_on_as_it_comes(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(answer("chunked", STREAM))
+    _, writer = await proxy.connect()
+    request = post(PACKED, HEADER, b"Content-Encoding: gzip\r\n")
+    writer.write(request[:-10])
+    async with asyncio.timeout(WAIT_S):
+        while not (upstream.received and bytes(upstream.received[0]).endswith(b"\r\n\r\n")):
+            await asyncio.sleep(0.005)
+    writer.write(request[-10:])
+    facts, kept, _ = await proxy.record()
+    assert (kept, policy(facts)) == (PACKED, left_alone("encoded_request"))
+    writer.close()
+
+
+@pytest.mark.parametrize("option", [b"", HEADER], ids=["as it comes", "gathered"])
+async def test_a_spoilt_body_ends_the_same_whether_it_is_gathered_or_not(option: bytes, proxy: Proxy, upstream: Upstream) -> None:
+    upstream.answers(b"", keep=True)
+    head = post(b"", option).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    reader, writer = await proxy.connect()
+    writer.write(head + b"2\r\n{}\r\n")
+    async with asyncio.timeout(WAIT_S):
+        while not proxy.server._relays:
+            await asyncio.sleep(0.001)
+    writer.write(b"no number\r\n")
+    assert (await asyncio.wait_for(reader.read(-1), WAIT_S)).startswith(b"HTTP/1.1 400 ")
+    response = (await proxy.record())[0]["response"]
+    assert (response["end"], response["error"]["type"]) == ("client_error", "request_malformed")
+    writer.close()
+
+
 async def test_without_the_option_nothing_is_asked(proxy: Proxy, upstream: Upstream) -> None:
     upstream.answers(answer("chunked", STREAM))
     assert (await proxy.call(post(BODY))).endswith(chunked(STREAM))

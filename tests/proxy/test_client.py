@@ -45,9 +45,16 @@ def test_errors_of_the_parser_still_go_through_handle_error() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "_waiter", "max_field_size", "_keepalive_handle", "_messages", "_message_tail", "_current_request", "_buffer_paused", "_upgraded",
+        "_waiter",
+        "max_field_size",
+        "_keepalive_handle",
+        "_messages",
+        "_message_tail",
+        "_current_request",
+        "_buffer_paused",
+        "_upgraded",
         "_task_handler",
-    ],  # fmt: skip
+    ],
 )
 def test_a_connection_still_has_what_ours_looks_at(name: str) -> None:
     assert name in {slot for cls in RequestHandler.__mro__ for slot in getattr(cls, "__slots__", ())}
