@@ -95,7 +95,7 @@ class ProxyServer:
         self.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self._relays or not all(connection.at_rest for connection in self._connections):  # noqa: ASYNC110 - told by nobody
+                while self._relays or not all(connection.at_rest for connection in self._connections):  # noqa: ASYNC110  # aiohttp tells nobody
                     await asyncio.sleep(_REST_EVERY_S)
         # Closed in the turn in which all were seen at rest: no connection brings another call.
         for connection in self._connections:

@@ -23,6 +23,7 @@ _LINE_END = rb"(?:\r\n|\n|\r(?=[^\n]))"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
 # A blank line between events, or a comment: servers keep a connection alive with them.
 _BESIDE = re.compile(rb"(?:%b|:[^\r\n]*%b)+" % (_LINE_END, _LINE_END))
+_REST_OF_COMMENT = re.compile(rb"[^\r\n]*(%b)?" % _LINE_END)
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -73,13 +74,14 @@ def _loads(body: bytes) -> dict[str, Any]:
 class Filter:
     """The events of an answer without the usage's; any split of the bytes gives the same. `withheld_bytes` counts what is left out."""
 
-    __slots__ = ("_held", "_passing", "_searched", "withheld_bytes")
+    __slots__ = ("_commenting", "_held", "_passing", "_searched", "withheld_bytes")
 
     def __init__(self) -> None:
         self.withheld_bytes = 0
         self._held = b""
         self._searched = 0  # bytes of what is held in which no event ends
         self._passing = False  # within an event that is too large
+        self._commenting = False  # within a comment: it is not held back, and what follows it is an event of its own
 
     def feed(self, data: bytes) -> bytes:
         """What may be sent on."""
@@ -100,8 +102,13 @@ class Filter:
 
     def _next(self, held: bytes, at: int) -> tuple[int, bool]:
         """Up to where can be decided, and whether that is one event; `at` when nothing can yet."""
+        if self._commenting:
+            return self._rest_of_comment(held, at), False
         if not self._passing and (beside := _BESIDE.match(held, at)):
             return beside.end(), False
+        if not self._passing and held.startswith(b":", at):
+            self._commenting = True
+            return at + 1, False
         if found := _EVENT_END.search(held, at + max(self._searched - 3, 0)):
             whole = not self._passing and found.end() - at <= EVENT_BYTES_MAX
             self._passing = False
@@ -110,6 +117,12 @@ class Filter:
         self._passing = self._passing or self._searched > EVENT_BYTES_MAX
         # The last line ends may be the first half of a blank line.
         return at + len(held[at:].rstrip(b"\r\n")) if self._passing else at, False
+
+    def _rest_of_comment(self, held: bytes, at: int) -> int:
+        found = _REST_OF_COMMENT.match(held, at)
+        assert found is not None  # it matches anything
+        self._commenting = found[1] is None
+        return found.end()
 
     def _shown(self, piece: bytes, *, whole: bool) -> bytes:
         if whole and _is_usage(piece):

@@ -138,9 +138,17 @@ PIECES = st.sampled_from(
     [
         *(event(data, end) for data in (TEXT, USAGE, FILTERED) for end in (b"\n", b"\r\n", b"\r")),
         b"event: x\r\n" + event(USAGE), b"data: {}\n" + event(USAGE), event(LARGE), event(LARGE, b"\r\n"), event(LARGE, b"\r"),
-        b": ping\n", b":\r\n\r\n", b": p\r", b"\n", b"\r", b"\r\n", b"data: " + USAGE, b"data:x\n", event(b"[DONE]"),
+        b":" + b"x" * EVENT_BYTES_MAX + b"\n", b":" + b"x" * EVENT_BYTES_MAX + b"\r", b": ping\n", b":\r\n\r\n", b": p\r", b"\n", b"\r", b"\r\n", b"data: " + USAGE, b"data:x\n", event(b"[DONE]"),
     ]
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_large_comment_is_not_held_back_and_does_not_hide_the_usage_behind_it(end: bytes) -> None:
+    kept, comment = Filter(), b":" + b"x" * EVENT_BYTES_MAX
+    assert kept.feed(comment) == comment
+    assert kept.feed(b"y" * 9) == b"y" * 9
+    assert kept.feed(end + event(USAGE) + event(TEXT)) == end + event(TEXT)
 
 
 @given(st.lists(PIECES, max_size=8), st.data())
