@@ -6,9 +6,9 @@ from clearpane.settings import Settings
 from proxy.routes import BUILT_IN, DEFAULT
 
 
-def problems(settings: Settings) -> list[str]:
-    """All at once, one line each: where it stands, what is wrong, what to do."""
-    return _of_include_usage(settings) + (_of_overlay(settings.price_overlay) if settings.price_overlay else [])
+def problems(settings: Settings, *, consumer: bool = True) -> list[str]:
+    """All at once, one line each: where it stands, what is wrong, what to do. Without a consumer nobody reads the overlay."""
+    return _of_include_usage(settings) + (_of_overlay(settings.price_overlay) if consumer and settings.price_overlay else [])
 
 
 def _of_include_usage(settings: Settings) -> list[str]:

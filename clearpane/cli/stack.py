@@ -40,7 +40,7 @@ class Stack:
         self.children: list[Child] = []
         self.url = ""
         self._metrics = ""
-        problems = _problems(self.settings, proxy=proxy, consumer=consumer) + checks.problems(self.settings)
+        problems = _problems(self.settings, proxy=proxy, consumer=consumer) + checks.problems(self.settings, consumer=consumer)
         if problems:
             raise SettingsError(problems)
 

@@ -138,7 +138,8 @@ PIECES = st.sampled_from(
     [
         *(event(data, end) for data in (TEXT, USAGE, FILTERED) for end in (b"\n", b"\r\n", b"\r")),
         b"event: x\r\n" + event(USAGE), b"data: {}\n" + event(USAGE), event(LARGE), event(LARGE, b"\r\n"), event(LARGE, b"\r"),
-        b":" + b"x" * EVENT_BYTES_MAX + b"\n", b":" + b"x" * EVENT_BYTES_MAX + b"\r", b": ping\n", b":\r\n\r\n", b": p\r", b"\n", b"\r", b"\r\n", b"data: " + USAGE, b"data:x\n", event(b"[DONE]"),
+        b":" + b"x" * EVENT_BYTES_MAX + b"\n", b":" + b"x" * EVENT_BYTES_MAX + b"\r",
+        b": ping\n", b":\r\n\r\n", b": p\r", b"\n", b"\r", b"\r\n", b"data: " + USAGE, b"data:x\n", event(b"[DONE]"),
     ]
 )  # fmt: skip
 
