@@ -111,7 +111,7 @@ class PriceBook:
         if rule is None:
             provider, model = self._model(charge)
             return self._of_book(charge, provider, model, "book" if charge.provider else "assumed", _region_factor(provider, model, charge))
-        if rule.rates or (rule.tools and charge.units):
+        if rule.rates or (charge.units and charge.units.keys() <= rule.tools.keys()):
             return self._of_rates(rule, charge)
         found = self._find(*rule.priced_as) if rule.priced_as else self._model(charge)
         if found is None:

@@ -52,6 +52,14 @@ def test_a_price_of_searches_alone_leaves_the_tokens_to_the_book() -> None:
     assert (cost.source, cost.tools, cost.rates["input_tokens"]) == ("overlay", Decimal("0.01"), Decimal("2.5"))
 
 
+def test_a_price_of_searches_alone_leaves_what_is_billed_by_the_second_to_the_book() -> None:
+    spoken = charge("groq", "whisper-large-v3", units={"audio_seconds": Decimal(3600)})
+    listed = BOOK.price(Leaves(), spoken)
+    cost = book('[[price]]\nprovider = "groq"\nrates = { web_searches = 5 }').price(Leaves(), spoken)
+    assert listed.total is not None
+    assert (cost.source, cost.total, cost.reason) == ("overlay", listed.total, None)
+
+
 FINE_TUNED = """
 [[price]]
 provider = "openai"
