@@ -78,7 +78,7 @@ def stated_counts(stated: dict[str, Any]) -> tuple[int | None, int | None, int |
     )
     beside = sum(stated.get(name) or 0 for name in BESIDE_INPUT)
     thought = stated.get("thoughtsTokenCount") or 0
-    return given and given + beside, made + thought if made is not None else thought or None, whole
+    return given if given is None else given + beside, made + thought if made is not None else thought or None, whole
 
 
 def compare(record: dict[str, Any], book: PriceBook) -> str:

@@ -76,7 +76,8 @@ class Bucket:
 def _prompts(record: dict[str, object]) -> list[str]:
     """The call that a record is of: of Clearpane from the request's body, of LiteLLM from its messages."""
     request = record.get("request")
-    messages = orjson.loads(request["body"])["messages"] if isinstance(request, dict) else record.get("messages")
+    body = request["body"] if isinstance(request, dict) else None  # an interrupted record may have none
+    messages = orjson.loads(body)["messages"] if body is not None else record.get("messages")
     texts = [message.get("content") for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
     return [text for text in texts if isinstance(text, str) and _ID.match(text)]
 
@@ -103,7 +104,7 @@ class LiteLLM:
         for name, value in fill.items():
             text = text.replace(f"{{{name}}}", value)
         (folder / "litellm.yaml").write_text(text)
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         await self._provider.ready()
@@ -130,13 +131,17 @@ class LiteLLM:
         await _serving(self.load.port)
 
     async def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._end()
         await self._run()
 
+    def _end(self) -> None:
+        """Nothing where it never came to start."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
     def stop(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._end()
         self._provider.stop()
 
     async def recorded(self) -> Counter[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.targets import KEY, Target
+from tests.e2e.system import free_port
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -76,13 +77,6 @@ def _filled(text: str, fill: dict[str, str]) -> str:
     for key, value in fill.items():
         text = text.replace(f"{{{key}}}", value)
     return text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

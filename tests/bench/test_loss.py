@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench import loss
-from bench.gateways import Bucket, Calls
+from bench.gateways import Bucket, Calls, LiteLLM
 from bench.loss import Loss, table
 from clearpane.store import Store
 from tests.e2e.system import Outcome
@@ -41,11 +41,22 @@ async def test_a_call_counts_once_for_each_record(tmp_path: Path) -> None:
 
 async def test_what_is_no_call_of_the_load_is_not_counted(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
-    others = [{"messages": None}, {"messages": [{"content": "ready?"}]}, {"messages": [{"content": [{"text": "call-1"}]}]}]
+    others = [
+        {"messages": None},
+        {"messages": [{"content": "ready?"}]},
+        {"messages": [{"content": [{"text": "call-1"}]}]},
+        {"request": {"body": None}},
+    ]
     await store.put("a.jsonl", lines(*others))
     bucket = Bucket(str(tmp_path))
     await bucket.refresh("")
     assert not bucket.calls
+
+
+def test_a_gateway_that_never_came_to_start_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.gateways.install.version", lambda name: "1")
+    monkeypatch.setattr("bench.gateways.install.folder", lambda name: tmp_path)
+    LiteLLM(tmp_path, "s3://bucket/lake", "http://127.0.0.1:1", flush_s=1, one_file=True).stop()
 
 
 class Slow:
