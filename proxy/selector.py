@@ -42,14 +42,14 @@ class Selector(BaseSelector):
 
     def modify(self, fileobj: _FileObject, events: int, data: Any = None) -> SelectorKey:
         """Raises KeyError when it is not registered."""
-        descriptor = _descriptor(fileobj)
+        descriptor = _registered(self._keys, fileobj)
         if self._keys[descriptor].events != events:
             self._epoll.modify(descriptor, _mask(events))
         return self._keep(fileobj, descriptor, events, data)
 
     def unregister(self, fileobj: _FileObject) -> SelectorKey:
         """Raises KeyError when it is not registered."""
-        key = self._keys.pop(_descriptor(fileobj))
+        key = self._keys.pop(_registered(self._keys, fileobj))
         with contextlib.suppress(OSError):  # it is closed already
             self._epoll.unregister(key.fd)
         return key
@@ -69,7 +69,7 @@ class Selector(BaseSelector):
 
     def get_key(self, fileobj: _FileObject) -> SelectorKey:
         """Raises KeyError when it is not registered."""
-        return self._keys[_descriptor(fileobj)]
+        return self._keys[_registered(self._keys, fileobj)]
 
     def get_map(self) -> Mapping[_FileObject, SelectorKey]:
         return self._map
@@ -90,7 +90,7 @@ class _ByFile(Mapping[_FileObject, SelectorKey]):
         self._keys = keys
 
     def __getitem__(self, fileobj: _FileObject) -> SelectorKey:
-        return self._keys[_descriptor(fileobj)]
+        return self._keys[_registered(self._keys, fileobj)]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._keys)
@@ -104,6 +104,17 @@ def _descriptor(fileobj: _FileObject) -> int:
     if found < 0:
         raise ValueError(f"{fileobj!r} is not open")
     return found
+
+
+def _registered(keys: Mapping[int, SelectorKey], fileobj: _FileObject) -> int:
+    """Its descriptor, also when it was closed first. Raises ValueError for a closed file that is not registered."""
+    try:
+        return _descriptor(fileobj)
+    except ValueError:
+        for key in keys.values():
+            if key.fileobj is fileobj:
+                return key.fd
+        raise
 
 
 def _mask(events: int) -> int:

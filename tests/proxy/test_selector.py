@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import selectors
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any
 
 import pytest
 
@@ -58,14 +59,23 @@ def test_keys_are_found_by_file_and_by_descriptor(selector: Selector, pair: tupl
     assert len(selector.get_map()) == 0
 
 
-def test_a_file_that_was_closed_first_can_be_taken_out(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
+@pytest.mark.parametrize("make", [Selector, selectors.DefaultSelector], ids=["ours", "the library's"])
+@pytest.mark.parametrize("by", ["file", "descriptor"])
+def test_a_file_that_was_closed_first_is_found_and_can_be_taken_out(
+    by: str, make: Callable[[], selectors.BaseSelector], pair: tuple[socket.socket, socket.socket]
+) -> None:
     ours, theirs = pair
     number = ours.fileno()
-    selector.register(ours, EVENT_READ)
-    theirs.send(b"x")
-    ours.close()
-    assert selector.unregister(number).fd == number
-    assert selector.select(0) == []
+    with contextlib.closing(make()) as selector:
+        key = selector.register(ours, EVENT_READ)
+        theirs.send(b"x")
+        ours.close()
+        known: Any = ours if by == "file" else number
+        assert selector.get_key(known) == selector.get_map()[known] == key
+        assert selector.unregister(known).fd == number
+        assert selector.select(0) == []
+        with pytest.raises(ValueError, match=r"-1|not open"):
+            selector.unregister(ours)
 
 
 def test_mistakes_are_told_as_the_library_tells_them(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
