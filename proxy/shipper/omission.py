@@ -30,7 +30,7 @@ _METADATA = "metadata"
 # A text to be spoken is billed by its characters: their number stays.
 _SPOKEN = "input"
 # Of queries it is told how many different ones there are.
-_QUERIES = "webSearchQueries"  # fmt: skip
+_QUERIES = "webSearchQueries"
 # Everything below these is numbers and kinds by definition.
 _MEASURES = frozenset({
     "usage", "usageMetadata", "usage_metadata", "token_usage", "billed_units", "tokens", "metrics", "x_groq",
@@ -44,7 +44,9 @@ _TEXTS = frozenset({
     "effort", "reasoning_effort", "created_at", "createTime", "done_reason", "event_id", "previous_response_id", "anthropic_version",
 })  # fmt: skip
 # The JSON of a WebSocket's message within its line, in base64 where the message was binary (Gemini's are).
-_MESSAGE = "data"  # and a list of what was made, of which the length matters
+_MESSAGE = "data"
+# A list of what was made, of which the length matters.
+_MADE = "data"
 _NUMBERS = frozenset({
     "created", "created_at", "at_ms", "index", "n", "seed", "temperature", "top_p", "top_k", "topP", "topK", "max_tokens", "maxTokens",
     "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_tokens_to_sample", "budget_tokens", "thinkingBudget",
@@ -136,7 +138,7 @@ def _field(key: str, value: Any, depth: int, within: str) -> Any:
         return _counted(value)
     if key == _SPOKEN and depth == 0 and isinstance(value, str):
         return len(value)
-    if key == _MESSAGE and isinstance(value, list):
+    if key == _MADE and isinstance(value, list):
         return _structure(value, depth + 1, key)
     if key == _METADATA and isinstance(value, dict):
         return _structure({name: value[name] for name in ("usage", "metrics") if name in value}, depth + 1, key) or None

@@ -79,7 +79,7 @@ class Tracker:
     # What the spool says
 
     def see(self, frame: Frame) -> None:
-        """An ADMITTED, STARTED or COMPLETED frame, in the order of the spool, or again after a restart."""
+        """A frame, in the order of the spool, or again after a restart; of a GAP only its place counts: `see_gap` reads it."""
         self._pins.setdefault(frame.segment, set())
         self._end = max(self._end, frame.sequence + 1)
         settled = frame.sequence in self.done or (frame.sequence in self._dropped and frame.type != COMPLETED)
