@@ -69,6 +69,13 @@ def body_of(request: bytearray) -> bytes:
     return bytes(request).partition(b"\r\n\r\n")[2]
 
 
+async def admitted(proxy: Proxy) -> None:
+    """Returns when the proxy waits no longer for a request to be all there."""
+    async with asyncio.timeout(WAIT_S):
+        while not proxy.server._relays:
+            await asyncio.sleep(0.001)
+
+
 def policy(facts: dict[str, Any]) -> Any:
     jsonschema.validate(facts["policy"], SCHEMA["properties"]["policy"])
     return facts["policy"].get("include_usage")
@@ -127,7 +134,7 @@ async def test_a_request_is_sent_when_it_is_all_there(way: str, proxy: Proxy, up
     if way == "expect":
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     if way == "late":
-        await asyncio.sleep(0.2)  # longer than the proxy waits for a whole request
+        await admitted(proxy)
     step = {"in two": 20, "byte by byte": 1}.get(way, len(body))
     for at in range(0, len(body), step):
         writer.write(body[at : at + step])
@@ -215,9 +222,7 @@ async def test_a_spoilt_body_ends_the_same_whether_it_is_gathered_or_not(option:
     head = post(b"", option).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     reader, writer = await proxy.connect()
     writer.write(head + b"2\r\n{}\r\n")
-    async with asyncio.timeout(WAIT_S):
-        while not proxy.server._relays:
-            await asyncio.sleep(0.001)
+    await admitted(proxy)
     writer.write(b"no number\r\n")
     assert (await asyncio.wait_for(reader.read(-1), WAIT_S)).startswith(b"HTTP/1.1 400 ")
     response = (await proxy.record())[0]["response"]
@@ -303,8 +308,7 @@ async def test_a_client_that_leaves_in_the_middle_is_recorded_with_what_had_come
 async def test_a_client_that_leaves_before_its_request_is_all_there(proxy: Proxy, upstream: Upstream) -> None:
     _, writer = await proxy.connect()
     writer.write(post(BODY, HEADER)[:-10])
-    await writer.drain()
-    await asyncio.sleep(0.2)  # longer than the proxy waits for a whole request
+    await admitted(proxy)
     writer.transport.abort()
     facts, _, _ = await proxy.record()
     assert facts["response"]["end"] == "client_disconnected"

@@ -70,8 +70,10 @@ class Trouble:
             os.kill(workers[-1], signal.SIGKILL)
 
     async def recorder_killed(self) -> None:
-        for recorder in _found(self._workers()[-1:], "recorder"):
-            os.kill(recorder, signal.SIGKILL)
+        workers = self._workers()
+        if len(workers) > 1:
+            for recorder in _found(workers[-1:], "recorder"):
+                os.kill(recorder, signal.SIGKILL)
 
     async def shipper_killed(self) -> None:
         for shipper in _found([self._stage.proxy.process.pid], "shipper"):

@@ -1,35 +1,16 @@
 """What an omitted body keeps is enough for usage and cost: every published example, once as it is and once without its texts."""
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from consumer.derive import PriceBook, derive
-from proxy.shipper import envelopes
-from proxy.spool.frames import completed_payload
+from tests.consumer.derive.shipped import shipped
 
 CONTRACT = Path(__file__).parents[2] / "contract"
 PATHS = sorted(path for path in CONTRACT.glob("*/*.json") if path.parent.name != "v1")
-SOURCE = "0" * 32
-
-
-def wire_of(side: dict[str, Any]) -> bytes:
-    body = side["body"] or ""
-    return base64.b64decode(body) if side["body_encoding"] == "base64" else body.encode()
-
-
-def shipped(envelope: dict[str, Any], *omitted: str) -> dict[str, Any]:
-    """As the shipper sends it."""
-    facts = {**envelope, "recorded_at": envelope["timing"]["received_at"]}
-    facts["policy"] = {**envelope["policy"], "omitted": list(omitted), "dropped": [], "redactions": 0}
-    sides = {name: {**envelope[name], "body": None, "body_encoding": None} for name in ("request", "response")}
-    payload = completed_payload(orjson.dumps({**facts, **sides}), wire_of(envelope["request"]), wire_of(envelope["response"]))
-    found: dict[str, Any] = orjson.loads(envelopes.completed(b"".join(payload), SOURCE, 0, 1).data)
-    return found
 
 
 def made(golden: dict[str, Any], make: Any) -> Any:

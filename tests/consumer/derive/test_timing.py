@@ -5,7 +5,6 @@ import zlib
 from typing import Any
 
 import brotli
-import orjson
 import pytest
 from backports import zstd
 from hypothesis import given
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 from clearpane.contract.bodies import decoded_sizes
 from consumer.derive import PriceBook, derive
 from consumer.derive.timing import first_token_ms, tokens_per_second
-from proxy.shipper import envelopes
-from proxy.spool.frames import completed_payload
+from tests.consumer.derive.shipped import shipped
 
 MARKS = {"chunk_marks": [[10.0, 5], [20.0, 50], [30.5, 51]], "last_byte_ms": 120.5}
 
@@ -90,9 +88,10 @@ def test_a_compressed_stream_has_its_first_token_when_its_bytes_came(coding: str
     ends = [len(b"".join(pieces[: number + 1])) for number in range(len(pieces))]
     marks = [[at_ms, end] for at_ms, end in zip([5.0, 7.0, 40.0, 50.0, 50.0], ends, strict=True)]
     envelope = make("", timing={"chunk_marks": marks, "last_byte_ms": 50.0}, content_encoding=coding)
-    shipped = as_shipped(envelope, wire)
-    assert [size for _, size in shipped["timing"]["decoded_marks"]][:4] == [len("".join(texts[: n + 1])) for n in range(4)]
-    derived = derive(shipped, book)
+    envelope["response"]["streamed"] = True
+    sent = shipped(envelope, answer=wire)
+    assert [size for _, size in sent["timing"]["decoded_marks"]][:4] == [len("".join(texts[: n + 1])) for n in range(4)]
+    derived = derive(sent, book)
     assert (derived["first_token_ms"], derived["tokens_per_second"]) == (40.0, 300.0)
 
 
@@ -107,17 +106,6 @@ def test_any_bytes_in_any_encoding_have_sizes_or_none(coding: str, wire: bytes, 
 def test_a_bomb_has_no_sizes_beyond_the_bound() -> None:
     wire = zlib.compress(b"\0" * (8 << 20))
     assert all(size <= 1 << 20 for size in decoded_sizes(wire, "deflate", [10, len(wire)], bytes_max=1 << 20))
-
-
-def as_shipped(envelope: dict[str, Any], wire: bytes) -> Any:
-    facts = {**envelope, "recorded_at": envelope["timing"]["received_at"]}
-    facts["policy"] = {**envelope["policy"], "omitted": [], "dropped": [], "redactions": 0}
-    facts["response"] |= {"streamed": True, "body": None, "body_encoding": None}
-    return orjson.loads(
-        envelopes.completed(
-            b"".join(completed_payload(orjson.dumps(facts), envelope["request"]["body"].encode(), wire)), "0" * 32, 0, 1
-        ).data
-    )
 
 
 def test_plain_json_and_streams_without_marks_have_no_first_token(make: Any, book: PriceBook) -> None:
