@@ -14,6 +14,8 @@ StartProxy = Callable[..., Awaitable[Proxy]]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: p\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+KEPT = POST.replace(b"Connection: close\r\n", b"")
+CHUNKED = KEPT.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked").replace(b"{}", b"2\r\n{}\r\n0\r\n\r\n")
 
 
 def split_head(answer: bytes) -> tuple[list[bytes], bytes]:
@@ -55,6 +57,38 @@ async def test_a_client_that_leaves_ends_the_upstreams_work(proxy: Proxy, upstre
     await asyncio.wait_for(gone.wait(), 0.5)
     facts, _, response = await proxy.record()
     assert (facts["response"]["end"], response) == ("client_disconnected", b"a")
+
+
+@pytest.mark.parametrize("asked", [POST, CHUNKED], ids=["whole", "chunked"])
+async def test_a_client_that_closes_its_half_and_takes_nothing_ends_the_upstreams_work(
+    asked: bytes, proxy: Proxy, upstream: Upstream
+) -> None:
+    gone, written = asyncio.Event(), 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"a" * (1 << 18))
+                await writer.drain()
+                written += 1
+        except ConnectionError:
+            gone.set()
+
+    upstream.script = flood
+    _, writer = await proxy.connect()
+    writer.transport.pause_reading()
+    writer.write(asked)
+    async with asyncio.timeout(10):
+        while not any(connection.stuck for connection in proxy.server._connections) or not written:
+            await asyncio.sleep(0.01)
+    writer.write_eof()
+    facts, _, _ = await proxy.record()
+    await asyncio.wait_for(gone.wait(), 10)
+    assert facts["response"]["end"] == "client_disconnected"
+    writer.transport.abort()
 
 
 async def test_a_client_that_leaves_after_the_last_event_has_seen_it_all(proxy: Proxy, upstream: Upstream) -> None:
@@ -161,10 +195,6 @@ async def test_a_defect_of_ours_is_a_500_that_says_so_and_a_record(
     facts, _, _ = await proxy.record()
     assert (facts["response"]["end"], facts["response"]["error"]["type"]) == ("rejected", "internal")
     assert "a defect of the proxy" in caplog.text
-
-
-KEPT = POST.replace(b"Connection: close\r\n", b"")
-CHUNKED = KEPT.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked").replace(b"{}", b"2\r\n{}\r\n0\r\n\r\n")
 
 
 async def idle_connection(proxy: Proxy) -> ClientConnection:
