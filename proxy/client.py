@@ -223,7 +223,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if self.tunnel is None:
             if self.relay is not None and self.transport is not None and self.transport.get_write_buffer_size():
                 # Closing waits for what the client may never take, and connection_lost for that.
-                self.relay.client_ended(drain_s=self._owner.drain_s)
+                self.relay.client_half_closed(drain_s=self._owner.drain_s)
             return super().eof_received()
         self.tunnel.client_ended()
         return True

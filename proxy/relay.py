@@ -142,7 +142,7 @@ class Relay:
             self.connection.resume()
             self._drain = asyncio.get_running_loop().call_later(max(drain_s, LAST_BYTES_S), self._abandon)
 
-    def client_ended(self, *, drain_s: float) -> None:
+    def client_half_closed(self, *, drain_s: float) -> None:
         """The client closed its half and has not taken all: what was written still goes to it, and no more is."""
         if not self._whole:
             self.client_lost(drain_s=drain_s, stuck=True)
