@@ -80,7 +80,8 @@ class Upstream:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for writer in self.writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # Python 3.11 has taken a closed TLS transport apart
+                writer.transport.abort()
         await asyncio.sleep(0)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
