@@ -188,7 +188,10 @@ class Intake:
         return chain.tail.end
 
     async def _located(self, spool: _Spool) -> int:
-        return (await self._chain(spool)).tail.end
+        """Looked up: a head that is behind would be told for ever, as nothing is written before it is believed."""
+        chain = await self._chain(spool)
+        await chain.refresh()
+        return chain.tail.end
 
     async def _chain(self, spool: _Spool) -> Chain:
         if spool.chain is None:
