@@ -203,10 +203,11 @@ async def _planned(folder: Path, settings: Settings, *, never_kafka: bool) -> re
 
     if not settings.kafka and not settings.intake:
         raise _Refused("there is no way to deliver: give --kafka, --intake, or both, as the proxy has them")
+    born = _born(folder.name)
     # The intake first: its answer waits for a write of this spool that is under way there.
     told = await _told_end(folder.name, settings) if settings.intake else None
     try:
-        lake = await _lake_of(folder.name, open_lake(settings))
+        lake = await _lake_of(folder.name, born, open_lake(settings))
     except LakeError as error:
         raise _Refused(str(error)) from error
     if told is not None and told != lake.http_end:
@@ -236,12 +237,12 @@ async def _told_end(spool_id: str, settings: Settings) -> int:
     raise _Refused(f"the intake does not say where this spool ends ({why}): is the consumer running, and `intake` its address?")
 
 
-async def _lake_of(spool_id: str, store: Store) -> replaying.Lake:
+async def _lake_of(spool_id: str, born: datetime, store: Store) -> replaying.Lake:
     from reader.holdings import end_of, holdings
     from reader.lake import Hours, whole_hour
 
     held, by_kafka = Ranges(), False
-    within = Hours(first=whole_hour(_born(spool_id) - _SLACK))
+    within = Hours(first=whole_hour(born - _SLACK))
     async for batch in holdings(store, within):
         for one in batch:
             if one.source == spool_id and one.sequence is not None:

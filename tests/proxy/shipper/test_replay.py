@@ -269,10 +269,10 @@ async def test_the_commands_say_what_there_is(lab: Any) -> None:
 
 
 async def test_a_rescue_calls_no_call_interrupted_that_ended(lab: Any, tmp_path: Path) -> None:
-    worker = lab.worker(bytes_max=200_000)
+    worker = lab.worker(bytes_max=400_000)
     worker.open_call()
     for _ in range(60):
-        worker.call(request=b"x" * 50_000)
+        worker.call(request=b"x" * 10_000)
     await worker.written()
     worker.die()
     dropped = survey(worker.spool.folder).tracker.lost_for["space"].count
