@@ -73,10 +73,10 @@ class World:
         finally:
             await intake.stop()
 
-    async def fill(self) -> None:
+    async def fill(self, ids: tuple[str, ...] = ()) -> None:
         worker = self.lab.worker()
-        for _ in range(CALLS):
-            stated = self.lab.facts()
+        for number in range(CALLS):
+            stated = self.lab.facts(ids[number] if number < len(ids) else None)
             stated["timing"]["received_at"] = datetime.now(UTC).isoformat()
             sequence = worker.spool.admit(self.lab.admission(stated))
             worker.spool.completed(sequence, orjson.dumps(stated), b"{}", b"{}")
@@ -212,6 +212,16 @@ async def test_a_head_that_is_none_is_said(world: World, head: bytes) -> None:
     await world.store.put(head_key(world.log), head)
     with pytest.raises(LakeError, match="not a head of this version: delete it"):
         await end_of(world.store, world.log, Hours())
+
+
+async def test_what_is_too_old_is_counted_and_is_no_success(lab: Any) -> None:
+    old = f"{int((datetime.now(UTC) - timedelta(days=61)).timestamp() * 1000):012x}"
+    world = World(lab, Store.open(str(lab.data / "lake")))
+    async with world.consumer():
+        await world.fill((f"{old[:8]}-{old[8:]}-7000-8000-000000000000",))
+        await world.lose(world.objects[0])
+        said = await world.replay("--dry-run", code=1)
+    assert "again: 0 by Kafka, 4 by HTTP\nnot again: 1 too old, 0 unreadable" in said
 
 
 async def test_a_folder_whose_name_is_no_time_is_refused(world: World) -> None:
