@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from clearpane.contract.identifiers import spool_born_at
 from proxy.shipper.ranges import Ranges
 
 NAMED_MAX = 1000  # missing ids, and ranges of sequences, that are named; all are counted
@@ -37,7 +38,7 @@ class Seen:
     topic: Ranges = field(default_factory=Ranges)
     first: int | None = None  # the lowest sequence that counts, where older ones are out of sight
     hours: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    edges: list[tuple[int, str]] = field(default_factory=list)  # (sequence, hour): where an hour begins, for those without a time
+    edges: dict[str, int] = field(default_factory=dict)  # the first sequence of each hour, for those without a time
     doubled: list[tuple[int, str | None]] = field(default_factory=list)
 
     def add(self, sequence: int, request_id: str | None, received_at: datetime | None, end: str | None) -> None:
@@ -49,19 +50,12 @@ class Seen:
         self.first = sequence if self.first is None else min(self.first, sequence)
         hour = hour_of(received_at)
         self.hours[hour]["interrupted" if end == "interrupted" else "completed"] += 1
-        self._note(sequence, hour)
+        self.edges[hour] = min(sequence, self.edges.get(hour, sequence))
 
     def hour_at(self, sequence: int) -> str:
         """Of a sequence that states no time: sequences are given in order of time, so its neighbours tell."""
-        below = [hour for first, hour in self.edges if first <= sequence]
-        return max(below, default=min((hour for _, hour in self.edges), default=_UNKNOWN))
-
-    def _note(self, sequence: int, hour: str) -> None:
-        for number, (first, known) in enumerate(self.edges):
-            if known == hour:
-                self.edges[number] = (min(first, sequence), hour)
-                return
-        self.edges.append((sequence, hour))
+        below = (hour for hour, first in self.edges.items() if first <= sequence)
+        return max(below, default=min(self.edges, default=_UNKNOWN))
 
 
 @dataclass(slots=True)
@@ -108,12 +102,21 @@ class Balance:
         }
 
 
-def balance(evidence: Mapping[str, Evidence], seen: Mapping[str, Seen], *, partial: bool) -> Balance:
-    """`partial`: only part of the lake was looked at, so what a spool had before the first record in sight is not judged."""
+def balance(evidence: Mapping[str, Evidence], seen: Mapping[str, Seen], begin: datetime | None) -> Balance:
+    """`begin`: from when on the lake was looked at. Of a spool that is older, what came before its first record in sight is not judged."""
     found = Balance()
     for spool in sorted({*evidence, *seen}):
+        partial = begin is not None and _is_older(spool, begin)
         _weigh(found, evidence.get(spool, Evidence(spool)), seen.get(spool, Seen()), partial=partial)
     return found
+
+
+def _is_older(spool: str, begin: datetime) -> bool:
+    """Whether it may have had calls before; so may one of which nobody knows when it was begun."""
+    try:
+        return spool_born_at(spool) < begin
+    except ValueError:
+        return True
 
 
 def _weigh(found: Balance, stated: Evidence, seen: Seen, *, partial: bool) -> None:

@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import orjson
-
-from clearpane.contract.lake import Place, Pruned, head_key, hour_prefix, parse_key, pruned_prefix
+from clearpane.contract.lake import Head, Place, Pruned, head_key, hour_prefix, parse_key, pruned_prefix
 from clearpane.contract.members import Manifest, NotAnObject, unseal
 from clearpane.store import AlreadyExists, NotFound, Store
 from reader.lake import Hours, LakeError, hours, objects
@@ -117,9 +115,9 @@ async def _ends_with(store: Store, log: str, last: Place | None) -> bool:
     if last is None:
         return False
     try:
-        stated = orjson.loads(await store.get(head_key(log)))
-        return bool(stated["end"] == (await _manifest(store, last)).end and stated["key"] == last.key("calls"))
-    except (NotFound, orjson.JSONDecodeError, KeyError, TypeError):
+        stated = Head.from_json(await store.get(head_key(log)))
+        return stated.end == (await _manifest(store, last)).end and stated.key == last.key("calls")
+    except (NotFound, ValueError):
         return False
 
 

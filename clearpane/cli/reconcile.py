@@ -12,8 +12,8 @@ import orjson
 from clearpane.cli import conservation
 from clearpane.cli.conservation import Balance, Evidence, Seen
 from clearpane.cli.flags import add_settings
-from clearpane.contract.identifiers import Log, is_spool_id
-from clearpane.contract.lake import head_key
+from clearpane.contract.identifiers import Log, spool_born_at
+from clearpane.contract.lake import Head, head_key
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
 from consumer.sources.topic import NoTopic, lying
@@ -74,7 +74,8 @@ async def reconcile(store: Store, folders: list[Path], settings: Settings, since
     evidence = await asyncio.to_thread(_evidence, folders)
     seen: dict[str, Seen] = {}
     notes: list[str] = []
-    pruned = [mark.before + EARLY for mark in (await marks(store)).values()]
+    marked = await marks(store)
+    pruned = [mark.before + EARLY for mark in marked.values()]
     begin = max([*pruned, *([since] if since else [])], default=None)
     if pruned:
         notes.append(f"the lake was pruned: calls received before {max(pruned):%Y-%m-%dT%H:%MZ} are not judged")
@@ -86,6 +87,8 @@ async def reconcile(store: Store, folders: list[Path], settings: Settings, since
             else:
                 _seen(seen, one[0]).topic.add(one[1])
     raw, by_kafka = await _in_lake(store, seen, begin)
+    if await marks(store) != marked:
+        raise LakeError("`clearpane retention` deleted objects meanwhile: look again")
     if by_kafka and not settings.kafka:
         notes.append("the lake has records that came by Kafka, and the topic was not looked at: give --kafka")
     if raw + unread:
@@ -95,7 +98,7 @@ async def reconcile(store: Store, folders: list[Path], settings: Settings, since
     evidence |= {spool: Evidence(spool, 0) for spool in new}
     if unknown - new:
         notes.append(f"{len(unknown - new):,} spools are in none of the data folders: what they have in flight or dropped looks missing")
-    found = conservation.balance(evidence, seen, partial=begin is not None)
+    found = conservation.balance(evidence, seen, begin)
     found.notes += notes
     return found
 
@@ -108,9 +111,11 @@ def _evidence(folders: list[Path]) -> dict[str, Evidence]:
             raise OSError(f"there is no folder {folder}: give --data the data folder of a proxy")
         for spool in spools(folder / "spool"):
             found[spool.name] = _of_spool(survey(spool, names=True))
-        # Behind the spools: one that went away meanwhile has left its account before.
-        for account in accounts(folder):
-            if account.spool not in {spool.name for spool in spools(folder / "spool")}:
+        # Behind the spools: one that went away meanwhile has left its account before. And those that stand, behind the accounts.
+        left = accounts(folder)
+        standing = {spool.name for spool in spools(folder / "spool")}
+        for account in left:
+            if account.spool not in standing:
                 found[account.spool] = Evidence(account.spool, account.end, account.settled, lost=account.lost)
     return found
 
@@ -129,9 +134,16 @@ async def _in_topic(store: Store, settings: Settings) -> AsyncIterator[tuple[str
     for entry in await store.list(prefix):
         number = entry.key.removeprefix(prefix).removesuffix(".json")
         if number.isdigit():
-            ends[int(number)] = int(orjson.loads(await store.get(entry.key))["end"])
+            ends[int(number)] = await _end(store, entry.key)
     async for one in lying(settings, ends):
         yield (one.source, one.sequence) if one.source is not None and one.sequence is not None else None
+
+
+async def _end(store: Store, key: str) -> int:
+    try:
+        return Head.from_json(await store.get(key)).end
+    except ValueError as error:
+        raise LakeError(f"{key}: {error}: delete it and restart the consumers, they find the end by listing") from error
 
 
 async def _in_lake(store: Store, seen: dict[str, Seen], begin: datetime | None) -> tuple[int, bool]:
@@ -151,7 +163,10 @@ async def _in_lake(store: Store, seen: dict[str, Seen], begin: datetime | None) 
 
 def _is_new(spool: str, looked_at: datetime) -> bool:
     """Whether a worker that began it may not have made its folder yet when we looked."""
-    return is_spool_id(spool) and int(spool[:12], 16) / 1000 > (looked_at - _BEGINNING).timestamp()
+    try:
+        return spool_born_at(spool) > looked_at - _BEGINNING
+    except ValueError:
+        return False
 
 
 def _counts(one: Held, begin: datetime | None) -> bool:

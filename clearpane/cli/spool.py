@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from clearpane.cli.flags import add_settings
-from clearpane.contract.identifiers import Log, born_at, is_spool_id
-from clearpane.contract.lake import head_key
+from clearpane.contract.identifiers import Log, is_spool_id, spool_born_at
 from clearpane.settings import Settings
-from clearpane.store import NotFound, Store, StoreError
+from clearpane.store import Store, StoreError
 from proxy.shipper import replay as replaying
 from proxy.shipper.ranges import Ranges
 from proxy.shipper.rescue import NoRescue, rescue
@@ -25,7 +24,8 @@ from proxy.spool.walk import start_of
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives its type no other name
 
-_EPILOG = "SPOOL is a spool's id, or the path of its folder. Exit code: 0; 1 damage or refusal; 2 could not look."
+_EXIT = "Exit code: 0; 1 damage, refusal, or records that cannot be delivered again; 2 could not look."
+_EPILOG = f"SPOOL is a spool's id, or the path of its folder. {_EXIT}"
 # A proxy's clock may be ahead of the lake's.
 _SLACK = timedelta(hours=1)
 
@@ -37,7 +37,7 @@ class _Refused(Exception):
 def register(commands: "Commands") -> None:
     parser = commands.add_parser("spool", help="list, inspect, replay or rescue spools", epilog=_EPILOG)
     kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    listing = kinds.add_parser("list", help="every spool of a data folder and what waits in it")
+    listing = kinds.add_parser("list", help="every spool of a data folder and what waits in it", epilog=_EXIT)
     inspect = kinds.add_parser("inspect", help="the frames of a spool, and its damage by byte", epilog=_EPILOG)
     replay = kinds.add_parser("replay", help="have a dead spool's records delivered again that the lake lacks", epilog=_EPILOG)
     saving = kinds.add_parser("rescue", help="write every record of a damaged or foreign spool to a folder", epilog=_EPILOG)
@@ -50,6 +50,7 @@ def register(commands: "Commands") -> None:
     inspect.add_argument("--bodies", action="store_true", help="with the bodies as they were on the wire, secrets included")
     add_settings(replay, "lake", "kafka", "topic", "intake")
     replay.add_argument("--dry-run", action="store_true", help="say what would be delivered again, and change nothing")
+    replay.add_argument("--never-kafka", action="store_true", help="of a spool without a journal: its proxy never had a Kafka")
     saving.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the records go")
     saving.add_argument("--spool-id", metavar="ID", help="the spool's id, where its folder was renamed")
     for each, command in ((listing, _list), (inspect, _inspect), (replay, _replay), (saving, _rescue)):
@@ -71,12 +72,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _list(arguments: argparse.Namespace, settings: Settings) -> int:
     now = datetime.now(UTC)
-    found = [survey(folder) for folder in spools(settings.data / "spool")]
-    if arguments.json:
-        print(orjson.dumps([one.to_dict(now) for one in found]).decode())
-        return 0
-    print(*_table([one.to_dict(now) for one in found]), sep="\n")
-    return 0
+    found = [survey(folder).to_dict(now) for folder in spools(settings.data / "spool")]
+    print(*([orjson.dumps(found).decode()] if arguments.json else _table(found)), sep="\n")
+    return 1 if any(one["damaged_bytes"] for one in found) else 0
 
 
 _COLUMNS = ("spool", "state", "segments", "bytes", "admitted", "completed", "settled", "waiting", "running", "in_doubt", "oldest")
@@ -180,56 +178,84 @@ def _replay(arguments: argparse.Namespace, settings: Settings) -> int:
     if folder.resolve().parent != (settings.data / "spool").resolve():
         raise _Refused(f"move {folder} to {settings.data / 'spool'} first, under the same name: the shipper of that folder delivers it")
     with replaying.claimed(folder):
-        made = asyncio.run(_planned(folder, settings))
+        made = asyncio.run(_planned(folder, settings, never_kafka=arguments.never_kafka))
         if made.again and not arguments.dry_run:
             replaying.carry_out(folder, made)
     told = {name: len(getattr(made, name)) for name in ("to_kafka", "to_http", "too_old", "unreadable")}
     told |= {"held": made.held, "waiting": made.waiting}
     if arguments.json:
         print(orjson.dumps({"spool": folder.name, "dry_run": arguments.dry_run, **told}).decode())
-        return 0
+    else:
+        _tell(made, told, dry_run=arguments.dry_run)
+    return 1 if made.too_old or made.unreadable else 0
+
+
+def _tell(made: replaying.Plan, told: dict[str, int], *, dry_run: bool) -> None:
     print(f"{made.held:,} records are in the lake; {made.waiting:,} wait for the shipper anyway")
     print(f"again: {told['to_kafka']:,} by Kafka, {told['to_http']:,} by HTTP")
     print(f"not again: {told['too_old']:,} too old, {told['unreadable']:,} unreadable")
-    changed = made.again and not arguments.dry_run
+    changed = made.again and not dry_run
     print("start `clearpane proxy` or `up` again: its shipper delivers them" if changed else "nothing was changed")
-    return 0
 
 
-async def _planned(folder: Path, settings: Settings) -> replaying.Plan:
+async def _planned(folder: Path, settings: Settings, *, never_kafka: bool) -> replaying.Plan:
     from reader.lake import LakeError, open_lake
 
     if not settings.kafka and not settings.intake:
         raise _Refused("there is no way to deliver: give --kafka, --intake, or both, as the proxy has them")
+    born = _born(folder.name)
+    # The intake first: its answer waits for a write of this spool that is under way there.
+    told = await _told_end(folder.name, settings) if settings.intake else None
     try:
-        store = open_lake(settings)
+        lake = await _lake_of(folder.name, born, open_lake(settings))
     except LakeError as error:
         raise _Refused(str(error)) from error
-    lake = await _lake_of(folder.name, store)
+    if told is not None and told != lake.http_end:
+        raise _Refused(
+            f"the lake ends at {lake.http_end} for this spool, and the intake says {told}: restart the consumers, they hold another end of "
+            "this spool; or is it another lake?"
+        )
     ways = replaying.Ways(
         partitions=await _partitions(settings) if settings.kafka else 0,
         kafka_record_bytes_max=settings.kafka_record_bytes_max,
         intake=bool(settings.intake),
+        never_kafka=never_kafka,
     )
     return await asyncio.to_thread(replaying.plan, folder, lake, ways, datetime.now(UTC))
 
 
-async def _lake_of(spool_id: str, store: Store) -> replaying.Lake:
-    from reader.holdings import holdings
+async def _told_end(spool_id: str, settings: Settings) -> int:
+    """Where the intake has the spool's HTTP log end: what it has below that, it would take for delivered."""
+    from proxy.shipper.post import Intake, Stored, Unavailable
+
+    assert settings.intake is not None
+    async with Intake(settings.intake, settings.intake_secret, settings.post_timeout_s) as intake:
+        answer = await intake.end(spool_id)
+    if isinstance(answer, Stored):
+        return answer.end
+    why = f"{answer.reason}, status {answer.status}" if isinstance(answer, Unavailable) else "it answers as no intake does"
+    raise _Refused(f"the intake does not say where this spool ends ({why}): is the consumer running, and `intake` its address?")
+
+
+async def _lake_of(spool_id: str, born: datetime, store: Store) -> replaying.Lake:
+    from reader.holdings import end_of, holdings
     from reader.lake import Hours, whole_hour
 
     held, by_kafka = Ranges(), False
-    born = born_at(f"{spool_id[:8]}-{spool_id[8:12]}-{spool_id[12:16]}-{spool_id[16:20]}-{spool_id[20:]}")
-    async for batch in holdings(store, Hours(first=whole_hour(born - _SLACK))):
+    within = Hours(first=whole_hour(born - _SLACK))
+    async for batch in holdings(store, within):
         for one in batch:
             if one.source == spool_id and one.sequence is not None:
                 held.add(one.sequence)
                 by_kafka = by_kafka or (one.log or "").startswith("k-")
+    return replaying.Lake(held=held, http_end=await end_of(store, Log.of_spool(spool_id).name, within), by_kafka=by_kafka)
+
+
+def _born(spool_id: str) -> datetime:
     try:
-        end = int(orjson.loads(await store.get(head_key(Log.of_spool(spool_id).name)))["end"])
-    except NotFound:
-        end = 0
-    return replaying.Lake(held=held, http_end=end, by_kafka=by_kafka)
+        return spool_born_at(spool_id)
+    except ValueError as error:
+        raise _Refused(f"{spool_id} is no spool's id: its folder was renamed; give it the old name") from error
 
 
 async def _partitions(settings: Settings) -> int:

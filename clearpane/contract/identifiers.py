@@ -35,6 +35,13 @@ def born_at(request_id: str) -> datetime:
     return datetime.fromtimestamp((value.int >> 80) / 1000, tz=UTC)
 
 
+def spool_born_at(spool_id: str) -> datetime:
+    """When a spool was begun (UTC, ms). Raises ValueError for anything but an id that new_spool_id gave."""
+    if not is_spool_id(spool_id):
+        raise ValueError("a spool id is 32 hexadecimal digits")
+    return born_at(spool_id)
+
+
 def partition_of(request_id: str, partitions: int) -> int:
     """The Kafka partition that every copy of this call's messages goes to."""
     return binascii.crc32(request_id.encode()) % partitions

@@ -100,6 +100,27 @@ def head_key(log: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What `heads/<log>.json` states of a log: a hint, but one that was true once. `key`: of its last object."""
+
+    genesis: int
+    end: int
+    key: str | None = None
+
+    @staticmethod
+    def from_json(data: bytes) -> "Head":
+        """Raises ValueError for what is no head."""
+        try:
+            found = orjson.loads(data)
+            head = Head(genesis=found["genesis"], end=found["end"], key=found.get("key"))
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError("not a head of this version") from error
+        if type(head.genesis) is not int or type(head.end) is not int or not 0 <= head.genesis <= head.end:
+            raise ValueError("not a head of this version")
+        return head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """All objects of a log below `end` were deleted on purpose. `key` and `sha256` are the last one's; `before`: the hour they stood below.
 

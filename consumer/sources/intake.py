@@ -8,12 +8,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from aiohttp import web
 
 from clearpane.contract.envelope import SCHEMA, SCHEMA_HEADER
-from clearpane.contract.identifiers import Log
+from clearpane.contract.identifiers import Log, spool_born_at
 from consumer import metrics
 from consumer.lake.chain import Chain, Lake
 from consumer.lake.messages import Candidate
@@ -188,12 +188,14 @@ class Intake:
         return chain.tail.end
 
     async def _located(self, spool: _Spool) -> int:
-        return (await self._chain(spool)).tail.end
+        """Looked up: a head that is behind would be told for ever, as nothing is written before it is believed."""
+        chain = await self._chain(spool)
+        await chain.refresh()
+        return chain.tail.end
 
     async def _chain(self, spool: _Spool) -> Chain:
         if spool.chain is None:
-            born = datetime.fromtimestamp(int(spool.name[:12], 16) / 1000, tz=UTC)
-            spool.chain = await Chain.open(self._lake, Log.of_spool(spool.name).name, since=born)
+            spool.chain = await Chain.open(self._lake, Log.of_spool(spool.name).name, since=_born(spool.name))
         return spool.chain
 
     def _spool(self, name: str) -> _Spool:
@@ -211,6 +213,13 @@ class Gap(Exception):
     def __init__(self, first: int, end: int) -> None:
         super().__init__(f"the POST begins at {first}, but the lake holds this spool up to {end}: post from there")
         self.end = end
+
+
+def _born(name: str) -> datetime:
+    try:
+        return spool_born_at(name)
+    except ValueError as error:
+        raise BadBatch("the path names no spool") from error
 
 
 def _decoded(body: bytes, encoding: str | None, bytes_max: int, name: str, first: int) -> list[Candidate]:

@@ -1,6 +1,7 @@
 """The topic as a bystander sees it: how many partitions, and which records lie in it that the lake does not have yet."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -54,12 +55,17 @@ async def lying(settings: Settings, ends: Mapping[int, int]) -> AsyncIterator[Ly
             consumer.seek(tp, begin[tp])
             if tp not in left:
                 consumer.pause(tp)
+        places, moved_s = dict(begin), time.monotonic()
         while left:
             for tp, messages in (await _answered(consumer.getmany(timeout_ms=POLL_MS))).items():
                 for message in messages:
                     if message.offset < until[tp] and (one := _lying(tp.partition, message.offset, message.value or b"")) is not None:
                         yield one
-            left = {tp for tp in left if await _answered(consumer.position(tp)) < until[tp]}
+            before, places = places, {tp: await _answered(consumer.position(tp)) for tp in left}
+            moved_s = time.monotonic() if any(place != before[tp] for tp, place in places.items()) else moved_s
+            left = {tp for tp, place in places.items() if place < until[tp]}
+            if left and time.monotonic() - moved_s > TIMEOUT_S:
+                raise NoTopic(f"Kafka gives no more of {settings.topic}: partition {min(left).partition} stands at {places[min(left)]}")
 
 
 def _lying(partition: int, offset: int, value: bytes) -> Lying | None:

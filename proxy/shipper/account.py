@@ -5,6 +5,7 @@ dropped, and said to be, from one that is missing, and where the spool ended.
 """
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,17 +55,31 @@ class Account:
 
 def keep(data: Path, spool: str, tracker: Tracker) -> None:
     """Before the spool is taken away. A disk that refuses is counted: the spool goes all the same, as that frees the disk."""
+    if not tracker.end:
+        return  # no call; or what was left of a spool whose removal was cut short, and its account stands
     folder = data / "accounts"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staging = folder / f".{spool}"
-        staging.write_bytes(Account.of(spool, tracker).to_json())
-        staging.rename(folder / f"{spool}.json")
+        _place(folder / f"{spool}.json", folder / f".{spool}", Account.of(spool, tracker).to_json())
         for old in sorted(folder.glob("*.json"))[:-_KEPT_MAX]:
             old.unlink(missing_ok=True)
     except OSError as error:
         metrics.DISK_ERRORS.inc()
         log.warning("spool %s: its account cannot be kept: %s", spool, error.strerror)
+
+
+def _place(path: Path, staging: Path, data: bytes) -> None:
+    """There wholly or not at all, also when the power goes: the spool is removed right behind it."""
+    with staging.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    staging.rename(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def accounts(data: Path) -> list[Account]:

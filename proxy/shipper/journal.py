@@ -20,6 +20,8 @@ _FOLDER = "journal"
 _BATCH_BYTES_MAX = 1 << 30
 # A file is written anew when it is larger than this and than four snapshots.
 _COMPACT_BYTES_MIN = 1 << 20
+# Looks at a journal that is written anew meanwhile, which takes a megabyte each time; a link to nowhere is never there.
+_PEEKS_MAX = 10
 
 
 def encode(entries: list[Entry]) -> bytes:
@@ -123,11 +125,12 @@ class Journal:
 
 def peek(spool: Path) -> list[Entry]:
     """What the journal says at this moment, touching nothing: its shipper may be at work. Raises OSError."""
-    while True:
+    for _ in range(_PEEKS_MAX - 1):
         try:
             return _newest(spool / _FOLDER)[0]
         except FileNotFoundError:
             continue  # written anew between the look and the reading; a journal that is gone has no files
+    return _newest(spool / _FOLDER)[0]
 
 
 def _newest(folder: Path) -> tuple[list[Entry], int, int]:

@@ -94,13 +94,27 @@ class Intake:
         except (aiohttp.ClientError, OSError):
             return Unavailable("unreachable")
 
+    async def end(self, spool_id: str) -> Answer:
+        """Where the intake has this spool's HTTP sequence end, once no write of it is in doubt there."""
+        path = f"/v1/records/{spool_id}"
+        try:
+            async with self._session.get(self._url + path, headers=self._signed(path, b""), allow_redirects=False) as response:
+                return _answer(response.status, response.headers.get("Retry-After"), await _read(response))
+        except TimeoutError:
+            return Unavailable("timeout")
+        except (aiohttp.ClientError, OSError):
+            return Unavailable("unreachable")
+
     def _headers(self, path: str, body: bytes) -> dict[str, str]:
-        headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd", SCHEMA_HEADER: SCHEMA}
-        if self._secret is not None:
-            timestamp, nonce = str(int(time.time())), os.urandom(16).hex()
-            headers["clearpane-timestamp"], headers["clearpane-nonce"] = timestamp, nonce
-            headers["clearpane-signature"] = signature(self._secret, timestamp, nonce, path, body)
-        return headers
+        stated = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd", SCHEMA_HEADER: SCHEMA}
+        return stated | self._signed(path, body)
+
+    def _signed(self, path: str, body: bytes) -> dict[str, str]:
+        if self._secret is None:
+            return {}
+        timestamp, nonce = str(int(time.time())), os.urandom(16).hex()
+        stated = signature(self._secret, timestamp, nonce, path, body)
+        return {"clearpane-timestamp": timestamp, "clearpane-nonce": nonce, "clearpane-signature": stated}
 
 
 async def _read(response: aiohttp.ClientResponse) -> Any:

@@ -1,6 +1,7 @@
 """Rescue: every record that can still be read of a spool, as envelopes in a file. For spools that no shipper can take: damaged,
 renamed, of another machine. Touches nothing of the spool."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import orjson
 from clearpane.contract.identifiers import is_spool_id
 from proxy.shipper import envelopes
 from proxy.shipper.envelopes import Message
+from proxy.shipper.ranges import Ranges
 from proxy.spool import COMPLETED, GAP, Damage, Frame, SpoolDamaged, is_held, walk
 
 
@@ -51,7 +53,8 @@ def rescue(folder: Path, to: Path, spool_id: str) -> Rescued:
     if to.resolve().is_relative_to(folder.resolve()):
         raise NoRescue("the spool itself is not touched: give another folder")
     try:
-        out = (to / f"{spool_id}.jsonl").open("xb")
+        # The owner's alone: these are prompts and answers.
+        out = os.fdopen(os.open(to / f"{spool_id}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
     except FileExistsError as error:
         raise NoRescue(f"{to / f'{spool_id}.jsonl'} exists: give another folder") from error
     with out:
@@ -63,6 +66,7 @@ def _write(folder: Path, out: BinaryIO, spool_id: str) -> Rescued:
     living = is_held(folder)
     unfinished: dict[int, Frame] = {}
     written: set[int] = set()
+    dropped: list[tuple[int, int]] = []
     for one in walk(folder, sealed=not living, spool_id=spool_id):
         if isinstance(one, Damage):
             found.damage.append(one)
@@ -70,17 +74,28 @@ def _write(folder: Path, out: BinaryIO, spool_id: str) -> Rescued:
         found.frames[one.type.name.lower()] += 1
         if one.type == GAP:
             found.gaps.append(_json(one))
+            dropped += _dropped(found.gaps[-1])
         elif one.type == COMPLETED:
             unfinished.pop(one.sequence, None)
             found.records += _line(found, out, one, spool_id) if one.sequence not in written else 0
             written.add(one.sequence)
         elif one.sequence not in written:
             unfinished[one.sequence] = one
+    ended = Ranges(dropped)
+    cut_off = [frame for sequence, frame in unfinished.items() if sequence not in ended]
     if living:
-        found.running = len(unfinished)
+        found.running = len(cut_off)
     else:
-        found.interrupted = sum(_line(found, out, one, spool_id) for one in unfinished.values())
+        found.interrupted = sum(_line(found, out, one, spool_id) for one in cut_off)
     return found
+
+
+def _dropped(gap: Any) -> list[tuple[int, int]]:
+    """The calls that a gap names: they ended, and the worker dropped their records."""
+    try:
+        return [(int(first), int(last)) for first, last in gap["sequences"]]
+    except (TypeError, KeyError, ValueError):
+        return []
 
 
 def _line(found: Rescued, out: BinaryIO, frame: Frame, spool_id: str) -> int:

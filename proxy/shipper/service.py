@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clearpane.runtime import memory
 from clearpane.settings import Settings
-from proxy.shipper import metrics
+from proxy.shipper import LOCK, metrics
 from proxy.shipper.kafka import Kafka
 from proxy.shipper.post import Intake
 from proxy.shipper.reserve import Reserve
@@ -70,7 +70,7 @@ async def _owned(task: asyncio.Task[None]) -> AsyncIterator[None]:
 async def _alone(data: Path, stop: "asyncio.Future[None]") -> AsyncIterator[bool]:
     """Holds the data folder's shipper lock: two shippers would give one record two ways. False: stopped before it was ours."""
     data.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything runs
-    descriptor = os.open(data / "shipper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         said = False
         while not stop.done():

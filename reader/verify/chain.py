@@ -2,17 +2,9 @@
 
 from dataclasses import dataclass
 
-from clearpane.contract.lake import Place, Pruned
+from clearpane.contract.lake import Head, Place, Pruned
 from clearpane.contract.members import Manifest
 from reader.verify.report import Finding, Kind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What `heads/<log>.json` states: a hint, but one that was true once."""
-
-    genesis: int
-    end: int
 
 
 @dataclass(slots=True)

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-import orjson
-
-from clearpane.contract.lake import Kind, Place, Pruned, head_key, parse_key
+from clearpane.contract.lake import Head, Kind, Place, Pruned, head_key, parse_key
 from clearpane.contract.records import Row
 from clearpane.store import Entry, NotFound, Store
 from reader import index
 from reader.lake import DamagedIndex, LakeError, LakeObject
 from reader.pruning import marks
-from reader.verify.chain import Chain, Head
+from reader.verify.chain import Chain
 from reader.verify.content import Content, differences, examine
 from reader.verify.indexes import Indexes
 from reader.verify.ledger import Ledger
@@ -62,9 +60,8 @@ async def _heads(store: Store, report: Report) -> dict[str, Head]:
             report.ignore(entry.key)
             continue
         try:
-            stated = orjson.loads(await store.get(entry.key))
-            found[log] = Head(genesis=int(stated["genesis"]), end=int(stated["end"]))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, NotFound):
+            found[log] = Head.from_json(await store.get(entry.key))
+        except (ValueError, NotFound):
             report.ignore(entry.key)  # a hint that cannot be read says nothing
     return found
 

@@ -32,7 +32,7 @@ def told(fates: list[str]) -> tuple[Mapping[str, Evidence], Mapping[str, Seen]]:
 
 @given(st.lists(st.sampled_from(FATES), max_size=40))
 def test_every_sequence_is_counted_once_and_by_its_fate(fates: list[str]) -> None:
-    found = balance(*told(fates), partial=False)
+    found = balance(*told(fates), None)
     counted = found.to_dict()
     assert counted["admitted"] == len(fates)
     assert (counted["completed"], counted["interrupted"]) == (fates.count("lake"), fates.count("cut"))
@@ -48,20 +48,20 @@ def test_every_sequence_is_counted_once_and_by_its_fate(fates: list[str]) -> Non
 
 
 def test_hours_are_apart() -> None:
-    rows = balance(*told(["lake"] * 15), partial=False).rows
+    rows = balance(*told(["lake"] * 15), None).rows
     assert {hour: counts["completed"] for (_, hour), counts in rows.items()} == {"2026-11-21T10": 10, "2026-11-21T11": 5}
 
 
 def test_the_same_record_twice_is_a_finding() -> None:
     evidence, seen = told(["lake"] * 3)
     seen[SPOOL].add(1, "another id", BEGIN, "complete")
-    found = balance(evidence, seen, partial=False)
+    found = balance(evidence, seen, None)
     assert (found.balanced, found.doubled) == (False, [(SPOOL, 1, "another id")])
 
 
 def test_a_spool_that_left_nothing_shows_its_holes_alone() -> None:
     _, seen = told(["lake", "gone", "gone", "lake", "untraced"])
-    (missing,) = balance({}, seen, partial=False).missing
+    (missing,) = balance({}, seen, None).missing
     assert (missing.first, missing.last) == (1, 2)
     assert "left no account" in missing.why
 
@@ -71,16 +71,24 @@ def test_what_was_given_since_the_look_is_not_judged() -> None:
     evidence, seen = told(["lake", "gone", "lake"])
     seen[SPOOL].add(6, "late", BEGIN, "complete")
     seen[SPOOL].topic.add(4)
-    found = balance(evidence, seen, partial=False)
+    found = balance(evidence, seen, None)
     assert [(one.first, one.last) for one in found.missing] == [(1, 1)]
     assert (found.totals["completed"], found.totals["in_flight"]) == (3, 1)
 
 
 def test_what_is_older_than_the_look_is_not_judged() -> None:
     evidence, seen = told(["gone", "spool", "lake", "gone", "lake"])
-    found = balance(evidence, seen, partial=True)
+    found = balance(evidence, seen, BEGIN)
     assert [(one.first, one.last) for one in found.missing] == [(3, 3)]
     assert found.totals["in_flight"] == 1
+
+
+def test_a_spool_that_is_younger_than_the_look_is_judged_wholly() -> None:
+    """Else one of which the lake has lost everything would balance."""
+    evidence, seen = told(["gone"] * 5)
+    (missing,) = balance(evidence, seen, datetime(2025, 1, 1, tzinfo=UTC)).missing
+    assert (missing.first, missing.last) == (0, 4)
+    assert balance(evidence, seen, BEGIN).balanced
 
 
 @given(st.lists(st.integers(0, 30)), st.integers(0, 20), st.integers(0, 20))

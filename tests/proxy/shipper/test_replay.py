@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ async def test_what_the_lake_lost_is_delivered_again_and_nothing_else(lab: Any, 
     assert len(log) == 21
     # The lake of a day before: its end is gone. And the journal is one that says all was delivered.
     del log[15:]
-    settle(folder, 20)
+    settle(folder, 20, http_end=21)
     with claimed(folder):
         made = plan(folder, lake_of(intake, folder.name), BY_HTTP, datetime.now(UTC))
         assert (made.held, made.waiting, made.again) == (15, 0, 6)
@@ -115,7 +116,9 @@ async def test_a_spool_without_its_journal_delivers_what_the_lake_lacks(lab: Any
     # Other records at the same numbers: numbering anew from 0 would take these for delivered.
     del intake.logs[folder.name][::2]
     with claimed(folder):
-        made = plan(folder, lake_of(intake, folder.name), BY_HTTP, datetime.now(UTC))
+        with pytest.raises(NoReplay, match="no journal says what was sent"):
+            plan(folder, lake_of(intake, folder.name), BY_HTTP, datetime.now(UTC))
+        made = plan(folder, lake_of(intake, folder.name), replace(BY_HTTP, never_kafka=True), datetime.now(UTC))
         assert (made.held, made.again) == (6, 6)
         carry_out(folder, made)
     async with lab.shipping(lab.posting(intake)):
@@ -143,10 +146,10 @@ async def test_kafka_gets_a_further_attempt_in_the_same_partition(lab: Any) -> N
     assert found.tracker.again(found.tracker.calls[2])[3] == 2
 
 
-def settle(folder: Path, last: int) -> None:
+def settle(folder: Path, last: int, http_end: int = 0) -> None:
     """A journal that says that all was delivered."""
     tracker = Tracker()
-    tracker.done = Ranges([(0, last)])
+    tracker.done, tracker.http_next, tracker.http_end = Ranges([(0, last)]), http_end, http_end
     kept = journal.Journal(folder)
     kept.load()
     kept.rewrite(tracker.snapshot())
@@ -236,7 +239,7 @@ async def test_the_commands_say_what_there_is(lab: Any) -> None:
     assert [(one["spool"], one["state"], one["completed"]) for one in listed] == [(folder.name, "dead", 2)]
     assert listed[0]["damaged_bytes"] == frames[2].end - frames[1].end
     table = clearpane("spool", "list", "--data", str(lab.data), cwd=lab.data)
-    assert (table.returncode, folder.name in table.stdout, "are damaged" in table.stdout) == (0, True, True)
+    assert (table.returncode, folder.name in table.stdout, "are damaged" in table.stdout) == (1, True, True)
 
     shown = clearpane("spool", "inspect", folder.name, "--data", str(lab.data), "--json", cwd=lab.data)
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
@@ -265,6 +268,27 @@ async def test_the_commands_say_what_there_is(lab: Any) -> None:
     }
 
 
+async def test_a_rescue_calls_no_call_interrupted_that_ended(lab: Any, tmp_path: Path) -> None:
+    worker = lab.worker(bytes_max=400_000)
+    worker.open_call()
+    for _ in range(60):
+        worker.call(request=b"x" * 10_000)
+    await worker.written()
+    worker.die()
+    dropped = survey(worker.spool.folder).tracker.lost_for["space"].count
+    found = rescue(worker.spool.folder, tmp_path / "out", worker.spool.folder.name)
+    assert dropped
+    assert (found.records, found.interrupted) == (60 - dropped, 1)
+    assert (tmp_path / "out" / f"{worker.spool.folder.name}.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_is_a_link_to_nowhere_is_said(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "0000000001.journal").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError):
+        journal.peek(tmp_path)
+
+
 async def test_drops_are_kept_by_reason_when_the_spool_is_gone(lab: Any, intake: Any) -> None:
     worker = lab.worker(bytes_max=60_000)
     for _ in range(60):
@@ -272,6 +296,10 @@ async def test_drops_are_kept_by_reason_when_the_spool_is_gone(lab: Any, intake:
     await worker.written()
     worker.die()
     stated = survey(worker.spool.folder).tracker.lost_for
+    async with lab.shipping(lab.posting(intake)):
+        await lab.until(lambda: not worker.spool.folder.exists())
+    # Its removal was cut short behind the journal: what is left knows nothing, and says so in no account.
+    worker.spool.folder.mkdir()
     async with lab.shipping(lab.posting(intake)):
         await lab.until(lambda: not worker.spool.folder.exists())
     (kept,) = accounts(lab.data)
