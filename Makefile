@@ -11,9 +11,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SERVICES := $(BIN)/python deploy/services
 RUN := .services
+COMPILED := build/compiled
 PACKAGES := clearpane proxy consumer reader
 
-.PHONY: help demo up install test test-uvloop test-minio faults prices-check soak lint bench bench-peers bench-faults bench-loss services services-stop compose-check compose-env lock clean
+.PHONY: help demo up install test test-uvloop test-compiled test-minio faults prices-check soak lint bench bench-peers bench-faults bench-loss wheel services services-stop compose-check compose-env lock clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,6 +45,13 @@ test: lint  ## lint, then every test beside a real Kafka and a real S3 server
 
 test-uvloop: install  ## the transparency of a worker on uvloop
 	@$(BIN)/python -m pytest --loop uvloop -m "not kafka and not s3" tests/e2e $(ARGS)
+
+test-compiled: install  ## the path of a call compiled, as the images have it: the tests of the proxy and of the transparency
+	@rm -rf $(COMPILED) && deploy/wheel $(COMPILED)/dist
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $(COMPILED)
+	@cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m zipfile -e dist/*.whl .
+	@cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) CLEARPANE_TEST_COMPILED=1 $(CURDIR)/$(BIN)/python -m pytest \
+		-m "not kafka and not s3" tests/contract tests/proxy tests/e2e $(ARGS)
 
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)
@@ -78,6 +86,9 @@ bench-faults: install  ## latency with the log side stopped, its disk full, Kafk
 
 bench-loss: install  ## what LiteLLM's S3 logger loses, beside Clearpane: about half an hour
 	@$(SERVICES) with versitygw -- bench/run loss $(if $(WRITE_DOCS),--write-docs) $(ARGS)
+
+wheel: install  ## dist/*.whl for production: the path of a call compiled for this machine's Python
+	@deploy/wheel
 
 services: install  ## leave a real Kafka and a real S3 server running on loopback
 	@$(SERVICES) start kafka versitygw --in $(RUN)

@@ -83,7 +83,7 @@ def _filled(text: str, fill: dict[str, str]) -> str:
 def _process(target: Target, line: str, serves: str, fill: dict[str, str], core: int) -> Iterator[int]:
     log = Path(fill["work"]) / f"{serves}.log"
     # Peers have packages of their own; bytecode is kept, or lazy imports would be compiled again and again.
-    ours = {"PYTHONPATH": str(ROOT)} if line.startswith("{python}") else {}
+    ours = {"PYTHONPATH": str(target.source())} if line.startswith("{python}") else {}
     inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}}
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bench import compiled
 from bench.peers import install
 from bench.peers.install import Unavailable
 from clearpane import settings
 
+ROOT = Path(__file__).resolve().parents[1]
 PATH = "/v1/chat/completions"
 KEY = "sk-bench-0123456789abcdef"
 _PROXY = "{python} -m clearpane.cli proxy --workers 1 --default-upstream http://127.0.0.1:{up} --listen 127.0.0.1:{port}"
@@ -35,7 +37,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`home` finds or installs the program, {home} in the commands; raises Unavailable."""
+    """`home` finds or installs the program, {home} in the commands; raises Unavailable. `compiled`: where it is ours, by a wheel."""
 
     name: str
     commands: tuple[Command, ...] = ()  # none: straight to the provider
@@ -47,6 +49,11 @@ class Target:
     environment: dict[str, str] = field(default_factory=dict)
     picks_port: bool = False  # listens where it likes, and writes the port to {work}/port
     scenarios: tuple[str, ...] = ()  # none named: all but the delivery
+    compiled: bool = True
+
+    def source(self) -> Path:
+        """Where Clearpane's modules are."""
+        return compiled.folder() if self.compiled else ROOT
 
 
 def _nginx() -> Path:
@@ -75,6 +82,7 @@ DIRECT = Target("direct")
 NGINX = Target("nginx", (Command("{home} -c {config}"),), _nginx, "nginx.conf.in")
 CLEARPANE = Target("clearpane", (Command(f"{_PROXY} --spool-only"),), environment=_loop("asyncio"))
 CLEARPANE_UVLOOP = Target("clearpane-uvloop", (Command(f"{_PROXY} --spool-only"),), _uvloop, environment=_loop("uvloop"))
+INTERPRETED = Target("clearpane-interpreted", (Command(f"{_PROXY} --spool-only"),), environment=_loop("asyncio"), compiled=False)
 DELIVERING = Target(
     "clearpane-with-delivery",
     (Command(_CONSUMER, "intake"), Command(f"{_PROXY} --intake http://127.0.0.1:{{intake}}")),
@@ -116,7 +124,7 @@ PEERS = (
         environment={"NODE_ENV": "production", "TRUSTED_CUSTOM_HOSTS": "127.0.0.1"},
     ),
 )
-OWN = (DIRECT, NGINX, CLEARPANE, CLEARPANE_UVLOOP, DELIVERING)
+OWN = (DIRECT, NGINX, CLEARPANE, CLEARPANE_UVLOOP, INTERPRETED, DELIVERING)
 SHORT = (DIRECT, NGINX, CLEARPANE, DELIVERING)
 # Only when asked for by name: LiteLLM without its own reading of requests and answers.
 EXTRA = (_peer("litellm-passthrough", _LITELLM, "litellm.yaml.in", path="/raw" + PATH, environment=_LITELLM_ENVIRONMENT),)

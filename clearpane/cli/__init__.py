@@ -10,11 +10,14 @@ from typing import NoReturn
 
 from clearpane import __version__
 from clearpane import settings as configuration
+from clearpane.contract import identifiers
 from clearpane.runtime.children import ChildFailed
 from clearpane.settings import SettingsError
 
 # sysexits.h: the configuration is wrong.
 EXIT_CONFIGURATION = 78
+# Which wheel this is (docs/decisions/0013-compiled.md).
+_BUILD = "" if identifiers.__file__.endswith(".py") else " (compiled)"
 
 # command -> its module and the extra that brings what it imports. Only the module that is asked for is
 # imported: a proxy's image needs no DuckDB.
@@ -72,7 +75,7 @@ def _main(arguments: list[str]) -> int:
 
 def _parser(names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clearpane", description="A transparent LLM reverse proxy that records every call once.")
-    parser.add_argument("--version", action="version", version=f"clearpane {__version__}")
+    parser.add_argument("--version", action="version", version=f"clearpane {__version__}{_BUILD}")
     parser.add_argument(
         "--config", type=Path, default=None, metavar="FILE", help="TOML file with settings; default ./clearpane.toml if it exists"
     )

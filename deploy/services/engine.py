@@ -9,8 +9,8 @@ from cache import Unavailable
 
 COMPOSE_VERSION = "2.40.3"
 COMPOSE = "github.com/docker/compose/v2/cmd"
-BASE_PACKAGES = "python3,python3-venv,ca-certificates,wget"
-BASE_VERSION = 1  # raise it when the packages change
+BASE_PACKAGES = "python3,python3-venv,python3-dev,ca-certificates,wget"
+BASE_VERSION = 2  # raise it when the packages change
 
 
 def fetch_compose() -> Path:

@@ -1,15 +1,17 @@
 """What can go wrong on the way to an upstream and back. The status that a client sees follows from the kind."""
 
+from typing import ClassVar
+
 from clearpane.contract.envelope import End, ErrorSource
 
 
 class UpstreamFault(Exception):
     """`reason` is a closed set: it goes into answers, records and metric labels."""
 
-    reason = "upstream_error"
-    status = 502
-    end: End = "upstream_error"
-    source: ErrorSource = "upstream"
+    reason: ClassVar[str] = "upstream_error"
+    status: ClassVar[int] = 502
+    end: ClassVar[End] = "upstream_error"
+    source: ClassVar[ErrorSource] = "upstream"
 
 
 class ConnectFailed(UpstreamFault):
