@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -23,13 +22,7 @@ def folder() -> Path:
     if not made.is_dir():
         shutil.rmtree(KEPT, ignore_errors=True)
         staging = KEPT / "staging"
-        done = subprocess.run(
-            [ROOT / "deploy" / "wheel", staging / "dist"],
-            env={**os.environ, "PYTHON": sys.executable},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = subprocess.run([ROOT / "deploy" / "wheel", staging / "dist", sys.executable], capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unavailable(done.stderr.strip() or "no compiled wheel could be built")
         (wheel,) = (staging / "dist").glob("*.whl")
