@@ -6,6 +6,7 @@ It is written whole before any of them is deleted; broken off anywhere, the same
 """
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -53,12 +54,14 @@ class _Stretch:
 
     def within(self, file: Place) -> list[Place]:
         """The objects that an index file stands for."""
-        return [one for one in self.objects if one.start == file.start or file.covers(one)]
+        first = bisect_left(self.objects, file.start, key=_start)
+        return self.objects[first : bisect_right(self.objects, _last(file), lo=first, key=_start)]
 
     @property
     def bare(self) -> list[Place]:
         """Objects without an index."""
-        return [one for one in self.objects if not any(one.start == file.start or file.covers(one) for file in self.files)]
+        indexed = {one.start for file in self.files for one in self.within(file)}
+        return [one for one in self.objects if one.start not in indexed]
 
 
 async def compact(store: Store, row: RowOf, within: Hours, *, now: datetime, apply: bool) -> AsyncIterator[Step]:
@@ -126,8 +129,7 @@ async def _put_together(store: Store, row: RowOf, stretch: _Stretch, units: list
 
 async def _merged(held: list[tuple[Place, bytes]]) -> tuple[Place, bytes]:
     (first, _), (end, _) = held[0], held[-1]
-    last = end.start if end.last is None else end.last
-    place = Place(log=first.log, start=first.start, hour=first.hour, last=last)
+    place = Place(log=first.log, start=first.start, hour=first.hour, last=_last(end))
     return place, await asyncio.to_thread(writing.merged, [data for _, data in held])
 
 
@@ -186,6 +188,8 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
     known = [hour async for hour in hours(store, "calls", within)]
     known += [hour async for hour in hours(store, "index", within)]
     for hour in sorted(set(known)):
+        # Before the objects: a consumer writes an index behind its object, so the object of each file of these is in what is listed next.
+        listed = await store.list(hour_prefix("index", hour))
         # A listing is not of one moment: it may miss an object and hold a later one; a second one has all below the first's last.
         newest = {one.place.log: one.place.start for one in await objects(store, "calls", hour)}
         found: defaultdict[str, list[Place]] = defaultdict(list)
@@ -193,7 +197,7 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
             if one.place.start <= newest.get(one.place.log, -1):
                 found[one.place.log].append(one.place)
         files: defaultdict[str, list[Place]] = defaultdict(list)
-        for entry in await store.list(hour_prefix("index", hour)):
+        for entry in listed:
             if (parsed := parse_key(entry.key)) is not None:
                 files[parsed[1].log].append(parsed[1])
         for log in sorted({*found, *files}):
@@ -203,6 +207,15 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
 def _stretch(hour: datetime, log: str, found: list[Place], files: list[Place]) -> _Stretch:
     count = effective((file, file) for file in files)
     return _Stretch(hour, log, sorted(found, key=lambda one: one.start), count, [file for file in files if file not in count])
+
+
+def _start(place: Place) -> int:
+    return place.start
+
+
+def _last(file: Place) -> int:
+    """The start of the last object that an index file stands for."""
+    return file.start if file.last is None else file.last
 
 
 def _sealed(within: Hours, now: datetime) -> Hours:

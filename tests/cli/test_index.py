@@ -20,6 +20,7 @@ from consumer.derive import row
 from consumer.lake import index as writing
 from reader import rows
 from reader.filter import Filter
+from reader.lake import Hours
 from reader.query import query
 from reader.verify import verify
 from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, write
@@ -112,6 +113,24 @@ async def test_rebuilt_from_calls_alone_it_is_the_same_to_the_byte(world: World,
     assert sum(step.deleted for step in steps) == 1
     assert await world.files() == before
     await world.check()
+
+
+async def test_what_is_written_while_it_is_rebuilt_keeps_its_index(world: World) -> None:
+    """A consumer adds an object after every listing of the hour."""
+    at = NOW - timedelta(hours=5)
+    await write(world.store, KAFKA, [envelope(at)], at)
+
+    class Busy(Store):
+        async def list(self, prefix: str, *, after: str | None = None) -> list[Any]:
+            found = await super().list(prefix, after=after)
+            if prefix.startswith(("calls/", "index/")):
+                await write(world.store, KAFKA, [envelope(at)], at)
+            return found
+
+    await done(rebuild(Busy(world.store._backend), row, Hours(first=at - timedelta(hours=1)), keep_costs=True, apply=True))
+    calls, indexes = [await world.store.list(f"{kind}/") for kind in ("calls", "index")]
+    assert len(calls) == 24 + 1 + 3
+    assert {parse_key(one.key)[1] for one in indexes} == {parse_key(one.key)[1] for one in calls}  # type: ignore[index]
 
 
 async def test_a_newer_price_stays_unless_it_is_to_go(world: World) -> None:
