@@ -10,6 +10,7 @@ import orjson
 
 from clearpane import forms
 from clearpane.cli.flags import add_settings
+from clearpane.cli.turn import Taken, turn
 from clearpane.cli.upkeep import Step, compact, rebuild, sweep
 from clearpane.contract.members import NotAnObject
 from clearpane.contract.records import Record, Row
@@ -20,8 +21,9 @@ from consumer.lake.draft import Derivation, row_of
 from reader.filter import BadFilter, moment
 from reader.lake import Hours, LakeError, open_lake, whole_hour
 
-_EPILOG = """--from and --to are hours of the lake, those of the first record of each object: 2026-11-21, 2026-11-21T10:00Z, 3d ago.
-Run one of `index`, `reprice` and `retention` at a time. Exit code: 0; 2 the lake cannot be read or written."""
+_EPILOG = """--from and --to are hours of the lake, those of the first record of each object: 2026-11-21, 2026-11-21T10:00Z,
+or 3d for three days ago.
+Exit code: 0; 1 another command has the lake; 2 it cannot be read or written."""
 _HINT = "clearpane verify names damaged objects"
 
 
@@ -45,9 +47,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """0; 2 when the lake cannot be read or written."""
+    """0; 1 when another command has the lake; 2 when it cannot be read or written."""
     try:
         asyncio.run(arguments.command(open_lake(settings), arguments, datetime.now().astimezone()))
+    except Taken as error:
+        print(f"clearpane index: {error}", file=sys.stderr)
+        return 1
     except NotAnObject as error:
         print(f"clearpane index: an object of calls/ is damaged: {error}: {_HINT}", file=sys.stderr)
         return 2
@@ -58,18 +63,20 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _rebuild(store: Store, arguments: argparse.Namespace, now: datetime) -> None:
-    steps = rebuild(store, _row, _within(arguments, now), keep_costs=not arguments.recorded_costs, apply=not arguments.dry_run)
-    await _told(steps, arguments, "checked")
+    async with turn(store, "index rebuild", apply=not arguments.dry_run) as mine:
+        steps = rebuild(mine, _row, _within(arguments, now), keep_costs=not arguments.recorded_costs, apply=not arguments.dry_run)
+        await _told(steps, arguments, "checked")
 
 
 async def _compact(store: Store, arguments: argparse.Namespace, now: datetime) -> None:
     within = _within(arguments, now)
-    written = await _told(compact(store, _row, within, now=now, apply=not arguments.dry_run), arguments, "looked at")
-    if arguments.dry_run:
-        return
-    if written:
-        await asyncio.sleep(arguments.grace)
-    await _told(sweep(store, within, now=now), arguments, "swept")
+    async with turn(store, "index compact", apply=not arguments.dry_run) as mine:
+        written = await _told(compact(mine, _row, within, now=now, apply=not arguments.dry_run), arguments, "looked at")
+        if arguments.dry_run:
+            return
+        if written:
+            await asyncio.sleep(arguments.grace)
+        await _told(sweep(mine, within, now=now), arguments, "swept")
 
 
 async def _told(steps: AsyncIterator[Step], arguments: argparse.Namespace, deed: str) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ import orjson
 from clearpane import forms
 from clearpane.cli.flags import add_settings
 from clearpane.cli.pruning import Plan, carry_out, plan
+from clearpane.cli.turn import Taken, turn
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
 from reader.lake import LakeError, open_lake, whole_hour
@@ -39,16 +41,19 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """0; 1 refused; 2 could not look."""
     if arguments.days < arguments.kafka_retention_days + _MARGIN_DAYS:
-        least = arguments.kafka_retention_days + _MARGIN_DAYS
+        least = math.ceil(arguments.kafka_retention_days + _MARGIN_DAYS)
         print(
             f"clearpane retention: refused: Kafka keeps messages for {arguments.kafka_retention_days:g} days, and what is deleted while "
-            f"Kafka has its messages can be written again: give --days {least:.0f} or more, or, if the topic keeps less, "
+            f"Kafka has its messages can be written again: give --days {least} or more, or, if the topic keeps less, "
             "--kafka-retention-days",
             file=sys.stderr,
         )
         return 1
     try:
         asyncio.run(_retain(open_lake(settings), arguments))
+    except Taken as error:
+        print(f"clearpane retention: {error}", file=sys.stderr)
+        return 1
     except (LakeError, StoreError) as error:
         print(f"clearpane retention: {error}", file=sys.stderr)
         return 2
@@ -56,11 +61,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _retain(store: Store, arguments: argparse.Namespace) -> None:
-    made = await plan(store, whole_hour(datetime.now(UTC) - timedelta(days=arguments.days)))
     deleted = 0
-    if arguments.apply:
-        async for _ in carry_out(store, made):
-            deleted += 1
+    async with turn(store, "retention", apply=arguments.apply) as mine:
+        made = await plan(mine, whole_hour(datetime.now(UTC) - timedelta(days=arguments.days)))
+        if arguments.apply:
+            async for _ in carry_out(mine, made):
+                deleted += 1
     if arguments.json:
         logs = [
             {"log": log, "objects": made.cuts[log].objects, "bytes": made.cuts[log].bytes, "end": mark.end}
