@@ -18,7 +18,7 @@ from clearpane.store import NotFound, Store
 from consumer.derive import repricing
 from consumer.lake import index as writing
 from reader import index as reading
-from reader.lake import DamagedIndex, Hours, hours, objects
+from reader.lake import DamagedIndex, Hours, LakeError, hours, objects
 
 # Readers hold the rows of a file at once.
 ROWS_MAX = 20_000
@@ -65,7 +65,7 @@ class _Stretch:
 
 
 async def compact(store: Store, row: RowOf, within: Hours, *, now: datetime, apply: bool) -> AsyncIterator[Step]:
-    """Writes what is to be put together; `sweep` then deletes what that made superfluous. Raises StoreError, DamagedIndex, NotAnObject."""
+    """Writes what is to be put together; `sweep` then deletes what that made superfluous. Raises StoreError, LakeError, NotAnObject."""
     async for stretch in _stretches(store, _sealed(within, now)):
         units = sorted([*stretch.files, *stretch.bare], key=lambda one: one.start)
         written = 0
@@ -115,7 +115,11 @@ async def _put_together(store: Store, row: RowOf, stretch: _Stretch, units: list
     """Neighbours, as many as one file may hold."""
     held: list[tuple[Place, bytes]] = []
     rows = 0
+    last = -1
     async for place, data in _contents(store, row, stretch, units):
+        if place.start <= last:
+            raise LakeError(f"{place.key('index')} and another stand for the same objects: `clearpane verify` says which, and what to do")
+        last = _last(place)
         size = await asyncio.to_thread(writing.count, data)
         if held and rows + size > ROWS_MAX:
             if len(held) > 1:

@@ -1,9 +1,10 @@
 """The index files that count, found for one object after the other."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import datetime
 
-from clearpane.contract.lake import Place
+from clearpane.contract.lake import Place, effective
 from clearpane.contract.records import Row
 from clearpane.store import NotFound, Store
 from reader import index
@@ -51,3 +52,20 @@ class Indexes:
             while len(self._wide) > _FILES_KEPT:
                 self._wide.popitem(last=False)
         return self._wide[file.key].get(place.key("calls"), [])
+
+
+def overlaps(files: Iterable[Place]) -> list[tuple[Place, Place]]:
+    """Of the index files that count, those that stand for the same objects. Of two runs of upkeep at once, as none of ours leaves them."""
+    found: list[tuple[Place, Place]] = []
+    furthest: dict[tuple[str, datetime], Place] = {}
+    for file in sorted(effective((one, one) for one in files), key=lambda one: one.start):
+        before = furthest.get((file.log, file.hour))
+        if before is not None and file.start <= _last(before):
+            found.append((before, file))
+        if before is None or _last(file) > _last(before):
+            furthest[file.log, file.hour] = file
+    return found
+
+
+def _last(file: Place) -> int:
+    return file.start if file.last is None else file.last

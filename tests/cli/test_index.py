@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from consumer.derive import row
 from consumer.lake import index as writing
 from reader import rows
 from reader.filter import Filter
-from reader.lake import Hours
+from reader.lake import Hours, LakeError
 from reader.query import query
 from reader.verify import verify
 from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, write
@@ -184,6 +185,22 @@ async def test_damage_in_a_file_of_many_is_named(world: World) -> None:
     found = (await verify(world.store)).findings
     assert {finding.kind for finding in found} == {"index_damaged"}
     assert {finding.object for finding in found} == {first}
+
+
+async def test_two_files_for_the_same_objects_are_named_and_not_put_together(world: World) -> None:
+    await compacted(world.store)
+    (wide, data) = next((key, data) for key, data in (await world.files()).items() if KAFKA in key)
+    _, place = parse_key(wide)  # type: ignore[misc]
+    other = replace(place, start=place.start + 4, last=place.last + 8).key("index")
+    await world.store.put(other, data)
+    found = (await verify(world.store)).findings
+    assert [(finding.kind, finding.object) for finding in found] == [("index_overlap", other)]
+    assert wide in found[0].detail
+    with pytest.raises(LakeError, match="clearpane verify"):
+        await compacted(world.store)
+    await world.store.delete(wide)  # either one may go
+    await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    await world.check()
 
 
 # Names
