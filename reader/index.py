@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from clearpane.columns import SCHEMA, TYPES
+from clearpane.columns import SCHEMA, TYPES, aligned
 from clearpane.contract.lake import Place
 from clearpane.contract.records import Row
 from reader.filter import Filter
@@ -26,7 +26,7 @@ def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
     """The rows of an index file, whole or those that `wanted` asks for: one value per COLUMNS. Raises DamagedIndex."""
     try:
         # The plain reader: for a file of a few rows, a dataset's machinery would cost more than the reading.
-        table = _aligned(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
+        table = aligned(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(key, error) from error
     conditions = _conditions(wanted) if wanted else []
@@ -95,16 +95,6 @@ def _scanned() -> Iterator[None]:
 
 def _partition(place: Place) -> Any:
     return (ds.field("dt") == f"{place.hour:%Y-%m-%d}") & (ds.field("hour") == f"{place.hour:%H}")
-
-
-def _aligned(table: Any) -> Any:
-    """Files of older versions lack columns: they read as null."""
-    if table.schema.equals(SCHEMA):
-        return table
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type) for field in SCHEMA
-    ]
-    return pa.table(columns, schema=SCHEMA)
 
 
 def _conditions(wanted: Filter) -> list[Any]:

@@ -72,13 +72,15 @@ async def _retain(store: Store, arguments: argparse.Namespace) -> None:
             {"log": log, "objects": made.cuts[log].objects, "bytes": made.cuts[log].bytes, "end": mark.end}
             for log, mark in made.marks.items()
         ]
-        print(orjson.dumps({"before": made.before.isoformat(), "applied": arguments.apply, "deleted": deleted, "logs": logs}).decode())
+        left = [{"log": log, "objects": cut.objects, "bytes": cut.bytes, "end": made.standing[log].end} for log, cut in made.left.items()]
+        shown = {"before": made.before.isoformat(), "applied": arguments.apply, "deleted": deleted, "logs": logs, "left": left}
+        print(orjson.dumps(shown).decode())
         return
     for line in _lines(made):
         print(line)
-    objects = sum(made.cuts[log].objects for log in made.marks)
+    objects = sum(cut.objects for cut in [*(made.cuts[log] for log in made.marks), *made.left.values()])
     done = f"deleted, {deleted:,} keys with their indexes" if arguments.apply else "nothing was deleted: --apply does"
-    print(f"{objects:,} objects of {len(made.marks):,} logs; {done}")
+    print(f"{objects:,} objects of {len({*made.marks, *made.left}):,} logs; {done}")
 
 
 def _lines(made: Plan) -> list[str]:
@@ -86,6 +88,10 @@ def _lines(made: Plan) -> list[str]:
     found += [
         f"  {log}: {made.cuts[log].objects:,} objects, {made.cuts[log].bytes:,} bytes, up to offset {mark.end}"
         for log, mark in made.marks.items()
+    ]
+    found += [
+        f"  {log}: {cut.objects:,} objects, {cut.bytes:,} bytes, that a run before left below offset {made.standing[log].end}"
+        for log, cut in made.left.items()
     ]
     found += [
         f"  {log}: its last object stays, as no head says that the log ends there" for log, cut in made.cuts.items() if cut.kept_newest

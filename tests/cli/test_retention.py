@@ -10,11 +10,13 @@ import pytest
 
 from clearpane.cli import _main
 from clearpane.cli.pruning import carry_out, plan
+from clearpane.cli.upkeep import rebuild
 from clearpane.contract.lake import Pruned, head_key, parse_key
 from clearpane.store import Store, StoreUnavailable
+from consumer.derive import row
 from reader.lake import LakeError
 from reader.verify import verify
-from tests.cli.lake import KAFKA, NOW, OLD, Failing, World, compacted, envelope, hour, opened, write
+from tests.cli.lake import ALL, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, opened, write
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -86,6 +88,55 @@ async def test_pruning_broken_off_anywhere_verifies_and_goes_on(world: World) ->
     assert len(await world.store.list("pruned/")) == 2
 
 
+@pytest.mark.parametrize("changes", [2, 5, 8, 20, 30, 44])
+async def test_what_a_broken_run_left_goes_with_the_next(world: World, changes: int) -> None:
+    """Though the last object, which the head names, went first: nothing of the log is spared for ever, whatever the days say now."""
+
+    class Backwards(Failing):
+        async def list(self, prefix: str, **more: Any) -> list[Any]:
+            return (await self._store.list(prefix, **more))[:: 1 if prefix.startswith("pruned/") else -1]
+
+    failing: Any = Backwards(world.store, changes)
+    with pytest.raises(StoreUnavailable):
+        await prune(failing, hour(9))
+    assert (await verify(world.store)).findings == []
+    assert await prune(world.store, hour(0))
+    assert await world.store.list("calls/") == await world.store.list("index/") == []
+    world.ids = []
+    report = await verify(world.store)
+    assert (report.findings, report.pruned) == ([], {KAFKA: 48, world.spool_log: 48})
+
+
+async def test_an_index_file_across_the_cut_loses_the_rows_of_what_went(world: World) -> None:
+    await compacted(world.store)
+    await world.store.delete(head_key(KAFKA))  # so its last object stays
+    for changes in range(1, 99):
+        failing: Any = Failing(world.store, changes)
+        try:
+            await prune(failing, hour(9))
+        except StoreUnavailable:
+            assert (await verify(world.store)).findings == []
+            continue
+        break
+    world.ids = world.ids[64 + 12 : 64 + 16]
+    await world.check()
+    assert await prune(world.store, hour(9)) == []
+
+
+async def test_a_damaged_index_file_across_the_cut_is_named_and_the_objects_stay(world: World) -> None:
+    await compacted(world.store)
+    await world.store.delete(head_key(KAFKA))
+    file = next(key for key in sorted(await world.files(), reverse=True) if KAFKA in key)
+    await world.store.put(file, b"damaged")
+    with pytest.raises(LakeError, match=f"{file} is damaged: `clearpane index rebuild`"):
+        await prune(world.store, hour(9))
+    assert len(await world.store.list("calls/")) == 24
+    await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    await prune(world.store, hour(9))
+    world.ids = world.ids[64 + 12 : 64 + 16]
+    await world.check()
+
+
 async def test_a_mark_of_before_is_followed_by_a_further_one(world: World) -> None:
     await prune(world.store, hour(1))
     await prune(world.store, hour(2))
@@ -133,6 +184,8 @@ async def test_the_commands(world: World, tmp_path: Path, capsys: pytest.Capture
     assert (code, {json.loads(line)["written"] for line in out.splitlines()}) == (0, {0})
     code, _, err = await clearpane("retention", "--days", "7", "--apply")
     assert (code, "give --days 8 or more" in err) == (1, True)
+    code, _, err = await clearpane("retention", "--days", "8", "--kafka-retention-days", "7.2")
+    assert (code, "give --days 9 or more" in err) == (1, True)
     await world.check()
     code, out, _ = await clearpane("retention", "--days", "29")
     assert "24 objects of 2 logs; nothing was deleted: --apply does" in out
