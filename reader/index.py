@@ -48,7 +48,7 @@ def columns(key: str, data: bytes, names: list[str]) -> list[Row]:
 
 
 def _damaged(key: str, error: Exception) -> DamagedIndex:
-    found = DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}")
+    found = DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}: `clearpane index rebuild` makes it again")
     found.key = key
     return found
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from clearpane import forms
+from clearpane.cli import flags
 from clearpane.cli.flags import add_settings
 from clearpane.cli.pruning import Plan, carry_out, plan
 from clearpane.cli.turn import Taken, turn
@@ -25,10 +25,10 @@ _MARGIN_DAYS = 1
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("retention", help="delete old objects of the lake, the chain left sound", epilog=_EPILOG)
     add_settings(parser, "lake")
-    parser.add_argument("--days", type=forms.integer(1, 100_000), required=True, metavar="N", help="calls stay for so long, at least")
+    parser.add_argument("--days", type=flags.integer(1, 100_000), required=True, metavar="N", help="calls stay for so long, at least")
     parser.add_argument(
         "--kafka-retention-days",
-        type=forms.number(0, 100_000),
+        type=flags.number(0, 100_000),
         default=7.0,
         metavar="N",
         help="of the topic (retention.ms); default 7, Kafka's own",

@@ -9,13 +9,13 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from clearpane.store import AlreadyExists, NotFound, Store, StoreUnavailable
+from clearpane.store import AlreadyExists, NotFound, Store, StoreError, StoreUnavailable
 
 KEY = "upkeep/turn.json"
 
@@ -43,9 +43,13 @@ async def _taken(store: Store, command: str) -> AsyncIterator[Store]:
     watched = _Watched(store)
     try:
         yield watched
-    finally:
+    except BaseException:
         if not watched.in_doubt:
-            await _give_back(store, mine)
+            with suppress(StoreError):  # the first error says more
+                await _give_back(store, mine)
+        raise
+    if not watched.in_doubt:
+        await _give_back(store, mine)
 
 
 async def _give_back(store: Store, mine: dict[str, Any]) -> None:

@@ -9,10 +9,12 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from clearpane.contract.lake import Place, effective, hour_prefix, parse_key
+from clearpane.contract.members import NotAnObject
 from clearpane.contract.records import Record, Row
 from clearpane.store import NotFound, Store
 from consumer.derive import repricing
@@ -26,6 +28,7 @@ FETCHES_AT_ONCE = 16
 # A reader that follows the newest calls looks at this hour and the last; a log may still grow in them.
 SEALED = timedelta(hours=3)
 
+T = TypeVar("T")
 RowOf = Callable[[Record], Row]
 _REPRICED = (*repricing.COLUMNS, "cost_recorded", "price_version_recorded", "repriced_at")
 
@@ -40,6 +43,8 @@ class Step:
     files: int  # before
     written: int = 0
     deleted: int = 0
+    superfluous: int = 0  # index files for `sweep`, of a run before
+    damaged: tuple[str, ...] = ()  # objects that no index can be made of, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,9 @@ class _Stretch:
     objects: list[Place]
     files: list[Place]
     superfluous: list[Place]
+
+    def step(self, **done: Any) -> Step:
+        return replace(Step(hour=self.hour, log=self.log, objects=len(self.objects), files=len(self.files)), **done)
 
     def within(self, file: Place) -> list[Place]:
         """The objects that an index file stands for."""
@@ -74,7 +82,7 @@ async def compact(store: Store, row: RowOf, within: Hours, *, now: datetime, app
                 written += 1
                 if apply:
                     await store.put(place.key("index"), data)
-        yield Step(hour=stretch.hour, log=stretch.log, objects=len(stretch.objects), files=len(stretch.files), written=written)
+        yield stretch.step(written=written, superfluous=len(stretch.superfluous))
 
 
 async def sweep(store: Store, within: Hours, *, now: datetime) -> AsyncIterator[Step]:
@@ -88,12 +96,13 @@ async def sweep(store: Store, within: Hours, *, now: datetime) -> AsyncIterator[
 
 
 async def rebuild(store: Store, row: RowOf, within: Hours, *, keep_costs: bool, apply: bool) -> AsyncIterator[Step]:
-    """Every index file from its objects alone; what is right already is left. Raises StoreError, NotAnObject.
+    """Every index file from its objects alone; left is what is right already, and what stands for a damaged object. Raises StoreError.
 
     `keep_costs`: what `clearpane reprice` wrote stays, as far as the old file can be read.
     """
     async for stretch in _stretches(store, within):
         written, deleted = 0, 0
+        damaged: list[str] = []
         for place in [*stretch.files, *stretch.bare]:
             mine = stretch.within(place)
             old = await _get(store, place.key("index"))
@@ -102,13 +111,16 @@ async def rebuild(store: Store, row: RowOf, within: Hours, *, keep_costs: bool, 
                 if apply:
                     await store.delete(place.key("index"))
                 continue
-            made = await _made(store, row, mine, place, old if keep_costs else None)
+            try:
+                made = await _made(store, row, mine, place, old if keep_costs else None)
+            except NotAnObject as error:
+                damaged.append(str(error))
+                continue
             if made != old:
                 written += 1
                 if apply:
                     await store.put(place.key("index"), made)
-        count = len(stretch.files)
-        yield Step(hour=stretch.hour, log=stretch.log, objects=len(stretch.objects), files=count, written=written, deleted=deleted)
+        yield stretch.step(written=written, deleted=deleted, damaged=tuple(damaged))
 
 
 async def _put_together(store: Store, row: RowOf, stretch: _Stretch, units: list[Place]) -> AsyncIterator[tuple[Place, bytes]]:
@@ -134,7 +146,20 @@ async def _put_together(store: Store, row: RowOf, stretch: _Stretch, units: list
 async def _merged(held: list[tuple[Place, bytes]]) -> tuple[Place, bytes]:
     (first, _), (end, _) = held[0], held[-1]
     place = Place(log=first.log, start=first.start, hour=first.hour, last=_last(end))
-    return place, await asyncio.to_thread(writing.merged, [data for _, data in held])
+    try:
+        return place, await asyncio.to_thread(writing.merged, [data for _, data in held])
+    except ValueError:
+        for one, data in held:
+            await asyncio.to_thread(_readable, one, writing.merged, [data])
+        raise
+
+
+def _readable(place: Place, read: Callable[[T], object], data: T) -> None:
+    """Raises DamagedIndex."""
+    try:
+        read(data)
+    except ValueError as error:
+        raise DamagedIndex(f"{place.key('index')} is damaged: `clearpane index rebuild` makes it again") from error
 
 
 async def _contents(store: Store, row: RowOf, stretch: _Stretch, units: list[Place]) -> AsyncIterator[tuple[Place, bytes]]:
@@ -145,10 +170,7 @@ async def _contents(store: Store, row: RowOf, stretch: _Stretch, units: list[Pla
         if place in bare:
             return await _made(store, row, [place], place, None)
         data = await store.get(place.key("index"))
-        try:
-            await asyncio.to_thread(writing.count, data)
-        except ValueError as error:
-            raise DamagedIndex(f"{place.key('index')} is damaged: `clearpane index rebuild` makes it again") from error
+        await asyncio.to_thread(_readable, place, writing.count, data)
         return data
 
     for begin in range(0, len(units), FETCHES_AT_ONCE):
@@ -175,7 +197,10 @@ def _index_of(data: bytes, key: str, row: RowOf, costs: dict[tuple[str, int], Ro
         offset = place.get("offset") if isinstance(place, dict) else None
         return {**row(record), **(costs.get((key, offset), {}) if isinstance(offset, int) else {})}
 
-    return writing.index_of(data, key, with_cost)
+    try:
+        return writing.index_of(data, key, with_cost)
+    except NotAnObject as error:
+        raise NotAnObject(f"{key}: {error}") from error
 
 
 def _costs(place: Place, old: bytes) -> dict[tuple[str, int], Row]:

@@ -1,5 +1,7 @@
 """The index made again, and put together; every reader right before, during and after."""
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clearpane.cli import _main
+from clearpane.cli import index as commands
 from clearpane.cli.revision import Revised, revise
 from clearpane.cli.upkeep import compact, rebuild, sweep
 from clearpane.contract.lake import Place, Pruned, effective, parse_key
 from clearpane.contract.records import Record, Row
-from clearpane.store import Store, StoreUnavailable
+from clearpane.store import Store, StoreDenied, StoreUnavailable
 from consumer.derive import row
 from consumer.lake import index as writing
 from reader import rows
@@ -201,6 +205,109 @@ async def test_two_files_for_the_same_objects_are_named_and_not_put_together(wor
     await world.store.delete(wide)  # either one may go
     await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
     await world.check()
+
+
+async def test_a_damaged_page_is_named_when_files_are_put_together(world: World) -> None:
+    key = sorted(await world.files())[2]
+    data = bytearray(await world.store.get(key))
+    data[4:400] = bytes(396)  # the footer still says how many rows there are
+    await world.store.put(key, bytes(data))
+    with pytest.raises(LakeError, match=f"{key} is damaged: `clearpane index rebuild`"):
+        await compacted(world.store)
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_damaged_objects_are_gathered_and_the_rest_is_rebuilt(world: World, together: bool) -> None:
+    if together:
+        await compacted(world.store)
+    before = await world.files()
+    calls = [entry.key for entry in await world.store.list("calls/")]
+    for key in (calls[0], calls[-1]):
+        await world.store.put(key, (await world.store.get(key))[:-40])
+    keys = sorted(before)
+    await world.store.put(keys[1], b"damaged")
+    steps = await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    assert [text.partition(": ")[0] for step in steps for text in step.damaged] == [calls[0], calls[-1]]
+    assert await world.files() == before
+
+
+# The commands
+
+
+@pytest.fixture
+def clearpane(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(commands, "GRACE_S_MIN", 0)
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(_main, [*arguments, "--lake", str(tmp_path / "lake")])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+async def test_rebuild_ends_with_one_where_objects_are_damaged(world: World, clearpane: Any) -> None:
+    key = (await world.store.list("calls/"))[3].key
+    await world.store.put(key, b"damaged")
+    code, out, err = await clearpane("index", "rebuild")
+    assert (code, out) == (1, "checked: 24 index files of 24 objects; 0 written, 0 deleted\n")
+    assert "1 objects of calls/ are damaged" in err
+    assert f"  {key}: " in err
+    code, _, err = await clearpane("index", "compact")
+    assert (code, key in err) == (0, False)  # its index is whole
+    await world.store.delete((await world.store.list("index/"))[0].key)
+    code, _, err = await clearpane("index", "compact")
+    assert (code, key in err) == (2, True)
+
+
+async def test_an_hour_that_to_names_is_left_out(world: World, clearpane: Any) -> None:
+    first, second = (f"{hour(n):%Y-%m-%dT%H:%MZ}" for n in range(2))
+    code, out, _ = await clearpane("index", "rebuild", "--from", first, "--to", second)
+    assert (code, out) == (0, "checked: 8 index files of 8 objects; 0 written, 0 deleted\n")
+    code, out, _ = await clearpane("index", "rebuild", "--from", first, "--to", second.replace(":00Z", ":01Z"))
+    assert (code, out) == (0, "checked: 16 index files of 16 objects; 0 written, 0 deleted\n")
+
+
+async def test_small_files_stay_for_the_grace_time_though_a_run_before_wrote_the_others(world: World, clearpane: Any) -> None:
+    await done(compact(world.store, row, ALL, now=NOW, apply=True))
+    began = time.monotonic()
+    code, out, _ = await clearpane("index", "compact", "--grace", "1.5")
+    assert (code, out.splitlines()[1]) == (0, "swept: 30 index files of 24 objects; 0 written, 24 deleted")
+    assert time.monotonic() - began > 1.5
+
+
+async def test_the_grace_time_has_a_least(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _main(["index", "compact", "--grace", "59"])
+    assert (ended.value.code, "needs a number, 60 to 86400" in capsys.readouterr().err) == (2, True)
+
+
+async def test_a_sweep_that_fails_is_not_a_compaction_that_failed(world: World, clearpane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def delete(self: Store, key: str) -> None:
+        raise StoreDenied("403")
+
+    monkeypatch.setattr(Store, "delete", delete)
+    code, out, err = await clearpane("index", "compact", "--grace", "0")
+    assert (code, "6 written" in out) == (2, True)
+    assert "put together, but not swept" in err
+
+
+async def test_a_query_that_outlasts_the_grace_time_says_to_ask_again(world: World, clearpane: Any) -> None:
+    """Its files are listed before they are put together, and read after."""
+
+    class Slow(Store):
+        compacted = False
+
+        async def get_range(self, key: str, start: int, length: int) -> bytes:
+            if not self.compacted:
+                self.compacted = True
+                assert (await clearpane("index", "compact", "--grace", "0"))[0] == 0
+            return await super().get_range(key, start, length)
+
+    slow, sql = Slow(world.store._backend), "select sum(total_tokens) from calls"
+    with pytest.raises(LakeError, match=r"put together with others meanwhile.*ask again"), query(slow, sql) as answer:
+        list(answer.rows)
+    with query(slow, sql) as answer:
+        assert list(answer.rows) == [(15 * len(world.ids),)]
 
 
 # Names

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clearpane.cli import _main
+from clearpane.cli import _main, index
 from clearpane.cli.pruning import carry_out, plan
 from clearpane.cli.upkeep import rebuild
 from clearpane.contract.lake import Pruned, head_key, parse_key
@@ -172,7 +172,9 @@ async def test_on_s3(s3_lake: str) -> None:
     await world.check()
 
 
-async def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "GRACE_S_MIN", 0)
+
     async def clearpane(*arguments: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(_main, [*arguments, "--lake", str(tmp_path / "lake")])
         return code, *capsys.readouterr()
