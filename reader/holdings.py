@@ -26,7 +26,7 @@ class Held:
 
 
 async def holdings(store: Store, within: Hours) -> AsyncIterator[list[Held]]:
-    """File by file. Raises StoreError, DamagedIndex."""
+    """File by file. Raises StoreError, LakeError."""
     async for hour in hours(store, "index", within):
         async for file, data in contents(store, await objects(store, "index", hour)):
             yield [_held(row) for row in index.columns(file.key, data, _COLUMNS) if file.owns(row)]

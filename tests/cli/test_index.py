@@ -20,7 +20,7 @@ from clearpane.cli.revision import Revised, revise
 from clearpane.cli.upkeep import compact, rebuild, sweep
 from clearpane.contract.lake import Place, Pruned, effective, parse_key
 from clearpane.contract.records import Record, Row
-from clearpane.store import Store, StoreDenied, StoreUnavailable
+from clearpane.store import NotFound, Store, StoreDenied, StoreUnavailable
 from consumer.derive import row
 from consumer.lake import index as writing
 from reader import rows
@@ -92,6 +92,62 @@ async def test_a_file_that_goes_while_it_is_read_is_read_in_the_other(world: Wor
     await done(sweep(world.store, ALL, now=NOW))
     found = [one async for batch in rows.fetched(world.store, files, Filter()) for one in batch]
     assert Counter(one["request_id"] for one in found) == Counter(world.ids)
+
+
+async def test_a_file_of_many_is_read_once_for_all_that_it_stands_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FETCHES_MAX", 4)
+    await done(compact(world.store, row, ALL, now=NOW, apply=True))
+    files = [file for number in range(3) for file in await _small(world.store, hour(number))]
+    await done(sweep(world.store, ALL, now=NOW))
+    reads: list[str] = []
+
+    class Watched(Store):
+        async def get(self, key: str) -> bytes:
+            found = await super().get(key)
+            reads.append(key)
+            return found
+
+    found = [one async for batch in rows.fetched(Watched(world.store._backend), files, Filter()) for one in batch]
+    assert Counter(one["request_id"] for one in found) == Counter(world.ids)
+    assert sorted(reads) == sorted(await world.files())
+
+
+@pytest.mark.parametrize("listed", ["the same", "one of many"])
+async def test_a_store_that_lists_what_it_does_not_give_ends_a_read(world: World, listed: str) -> None:
+    files = await _small(world.store, hour(0))
+    if listed == "one of many":
+        await compacted(world.store)
+
+    class Lying(Store):
+        async def get(self, key: str) -> bytes:
+            raise NotFound(key)
+
+    with pytest.raises(LakeError, match="ask again"):
+        [batch async for batch in rows.fetched(Lying(world.store._backend), files, Filter())]
+
+
+async def test_follow_shows_nothing_again_when_files_are_put_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "POLL_S", 0.02)
+    monkeypatch.setattr(rows, "datetime", Clock(OLD + timedelta(hours=2)))
+    batches = rows.follow(world.store, Filter(since=OLD), now=OLD + timedelta(hours=2))
+    found = [one["request_id"] for one in await anext(batches)]
+    for _ in range(2):
+        await compacted(world.store)
+        envelopes = [envelope(OLD + timedelta(hours=2)) for _ in range(3)]
+        await write(world.store, KAFKA, envelopes, OLD + timedelta(hours=2))
+        world.ids += [one["request_id"] for one in envelopes]
+        found += [one["request_id"] for one in await asyncio.wait_for(anext(batches), 10)]
+    assert Counter(found) == Counter(world.ids)
+    await batches.aclose()
+
+
+class Clock:
+    def __init__(self, moment: datetime) -> None:
+        self._moment = moment
+
+    def now(self, zone: Any) -> datetime:
+        assert zone
+        return self._moment
 
 
 async def _small(store: Store, hour: datetime) -> list[Any]:
