@@ -18,7 +18,7 @@ from clearpane.cli import _main
 from clearpane.cli import index as commands
 from clearpane.cli.revision import Revised, revise
 from clearpane.cli.upkeep import compact, rebuild, sweep
-from clearpane.contract.lake import Place, Pruned, effective, parse_key
+from clearpane.contract.lake import Place, Pruned, effective, head_key, parse_key
 from clearpane.contract.records import Record, Row
 from clearpane.store import NotFound, Store, StoreDenied, StoreUnavailable
 from consumer.derive import row
@@ -28,7 +28,7 @@ from reader.filter import Filter
 from reader.lake import Hours, LakeError
 from reader.query import query
 from reader.verify import verify
-from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, write
+from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, opened, write
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -232,6 +232,15 @@ async def test_a_second_copy_is_known_by_a_file_of_many(world: World) -> None:
     assert sorted(await world.files()) == files
     world.ids += [one["request_id"] for one in envelopes]
     await world.check()
+
+
+async def test_what_is_found_in_a_file_of_many_gets_no_small_one(world: World) -> None:
+    """A log whose head is lost is read again for an hour back."""
+    await compacted(world.store)
+    before = await world.files()
+    await world.store.delete(head_key(KAFKA))
+    assert (await opened(world.store, KAFKA)).tail.end == 48
+    assert await world.files() == before
 
 
 async def test_damage_in_a_file_of_many_is_named(world: World) -> None:

@@ -64,6 +64,27 @@ async def test_a_log_can_go_wholly_and_goes_on_behind(world: World) -> None:
     assert (await verify(world.store)).findings == []
 
 
+@pytest.mark.parametrize("gone", ["all", "all but the last"])
+async def test_a_head_that_is_older_than_the_mark_is_passed(world: World, gone: str) -> None:
+    """A consumer died before it wrote its last heads, and the log had no call for a month."""
+    head = json.loads(await world.store.get(head_key(KAFKA)))
+    stale = json.dumps({**head, "end": 8, "key": None, "sha256": None}).encode()
+    if gone == "all but the last":
+        await world.store.put(head_key(KAFKA), stale)
+    await prune(world.store, hour(9))
+    chain = await opened(world.store, KAFKA)
+    await world.store.put(head_key(KAFKA), stale)
+    for found in (chain, await opened(world.store, KAFKA)):
+        await found.refresh()
+        assert found.tail.end == 48
+    if gone == "all":
+        await world.store.put(head_key(KAFKA), stale)
+    envelopes = [envelope(NOW) for _ in range(6)]
+    await write(world.store, KAFKA, envelopes, NOW)
+    report = await verify(world.store)
+    assert (report.findings, report.records) == ([], 6 + (4 if gone == "all but the last" else 0))
+
+
 async def test_the_last_object_stays_where_no_head_says_that_it_is_the_last(world: World) -> None:
     await world.store.delete(head_key(KAFKA))
     made = await plan(world.store, hour(9))
