@@ -3,7 +3,7 @@
 import functools
 import io
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 
 from clearpane.columns import SCHEMA, TYPES, aligned
 from clearpane.contract.lake import Place
-from clearpane.contract.records import Row
+from clearpane.contract.records import COLUMNS, Row
 from reader.filter import Filter
 from reader.lake import DamagedIndex
 
 _FAILED_ENDS = ["upstream_error", "timeout", "shutdown", "interrupted", "rejected"]
 
 
-def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
-    """The rows of an index file, whole or those that `wanted` asks for: one value per COLUMNS. Raises DamagedIndex."""
+def rows(key: str, data: bytes, wanted: Filter | None = None, names: Sequence[str] = tuple(COLUMNS)) -> list[Row]:
+    """The rows of an index file, whole or those that `wanted` asks for: one value per name. Reads all columns. Raises DamagedIndex."""
     try:
         # The plain reader: for a file of a few rows, a dataset's machinery would cost more than the reading.
         table = aligned(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
@@ -31,7 +31,7 @@ def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
         raise _damaged(key, error) from error
     conditions = _conditions(wanted) if wanted else []
     chosen = table.filter(functools.reduce(operator.and_, conditions)) if conditions else table
-    found: list[Row] = chosen.to_pylist(maps_as_pydicts="lossy")
+    found: list[Row] = chosen.select(names).to_pylist(maps_as_pydicts="lossy")
     return found
 
 

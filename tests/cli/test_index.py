@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,8 @@ from reader.filter import Filter
 from reader.lake import Hours, LakeError
 from reader.query import query
 from reader.verify import verify
+from reader.verify.content import COMPARED
+from reader.verify.indexes import Indexes
 from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, opened, write
 
 pytestmark = pytest.mark.timeout(240)
@@ -294,6 +298,24 @@ async def test_damaged_objects_are_gathered_and_the_rest_is_rebuilt(world: World
     steps = await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
     assert [text.partition(": ")[0] for step in steps for text in step.damaged] == [calls[0], calls[-1]]
     assert await world.files() == before
+
+
+async def test_verify_names_damage_in_a_column_that_it_does_not_compare(world: World) -> None:
+    key = sorted(await world.files())[2]
+    data = bytearray(await world.store.get(key))
+    column = next(c for c in map(pq.read_metadata(BytesIO(data)).row_group(0).column, range(200)) if c.path_in_schema == "cost_total")
+    data[column.dictionary_page_offset : column.dictionary_page_offset + column.total_compressed_size] = bytes(column.total_compressed_size)
+    await world.store.put(key, bytes(data))
+    assert [(finding.kind, finding.object) for finding in (await verify(world.store)).findings] == [("index_damaged", key)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_verify_holds_only_the_columns_that_it_compares(world: World, together: bool) -> None:
+    if together:
+        await compacted(world.store)
+    place = parse_key((await world.store.list("calls/"))[0].key)[1]  # type: ignore[index]
+    found = await Indexes(world.store).rows(place)
+    assert [set(one) for one in found[1]] == [set(COMPARED)] * 4  # type: ignore[index]
 
 
 # The commands
