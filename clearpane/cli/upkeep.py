@@ -234,8 +234,8 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
 
 
 def _stretch(hour: datetime, log: str, found: list[Place], files: list[Place]) -> _Stretch:
-    count = effective((file, file) for file in files)
-    return _Stretch(hour, log, sorted(found, key=lambda one: one.start), count, [file for file in files if file not in count])
+    kept = effective((file, file) for file in files)
+    return _Stretch(hour, log, sorted(found, key=_start), kept, sorted(set(files) - set(kept), key=_start))
 
 
 def _start(place: Place) -> int:
