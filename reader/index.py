@@ -3,7 +3,7 @@
 import functools
 import io
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -13,25 +13,25 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from clearpane.columns import SCHEMA, TYPES
+from clearpane.columns import SCHEMA, TYPES, aligned
 from clearpane.contract.lake import Place
-from clearpane.contract.records import Row
+from clearpane.contract.records import COLUMNS, Row
 from reader.filter import Filter
 from reader.lake import DamagedIndex
 
 _FAILED_ENDS = ["upstream_error", "timeout", "shutdown", "interrupted", "rejected"]
 
 
-def rows(key: str, data: bytes, wanted: Filter | None = None) -> list[Row]:
-    """The rows of an index file, whole or those that `wanted` asks for: one value per COLUMNS. Raises DamagedIndex."""
+def rows(key: str, data: bytes, wanted: Filter | None = None, names: Sequence[str] = tuple(COLUMNS)) -> list[Row]:
+    """The rows of an index file, whole or those that `wanted` asks for: one value per name. Reads all columns. Raises DamagedIndex."""
     try:
         # The plain reader: for a file of a few rows, a dataset's machinery would cost more than the reading.
-        table = _aligned(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
+        table = aligned(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(key, error) from error
     conditions = _conditions(wanted) if wanted else []
     chosen = table.filter(functools.reduce(operator.and_, conditions)) if conditions else table
-    found: list[Row] = chosen.to_pylist(maps_as_pydicts="lossy")
+    found: list[Row] = chosen.select(names).to_pylist(maps_as_pydicts="lossy")
     return found
 
 
@@ -48,7 +48,7 @@ def columns(key: str, data: bytes, names: list[str]) -> list[Row]:
 
 
 def _damaged(key: str, error: Exception) -> DamagedIndex:
-    found = DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}")
+    found = DamagedIndex(f"{key} cannot be read: {str(error).partition(chr(10))[0]}: `clearpane index rebuild` makes it again")
     found.key = key
     return found
 
@@ -95,16 +95,6 @@ def _scanned() -> Iterator[None]:
 
 def _partition(place: Place) -> Any:
     return (ds.field("dt") == f"{place.hour:%Y-%m-%d}") & (ds.field("hour") == f"{place.hour:%H}")
-
-
-def _aligned(table: Any) -> Any:
-    """Files of older versions lack columns: they read as null."""
-    if table.schema.equals(SCHEMA):
-        return table
-    columns = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type) for field in SCHEMA
-    ]
-    return pa.table(columns, schema=SCHEMA)
 
 
 def _conditions(wanted: Filter) -> list[Any]:

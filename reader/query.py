@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import duckdb
 
-from clearpane.store import Store, StoreError
+from clearpane.store import NotFound, Store, StoreError
 from reader import index
-from reader.lake import Hours, LakeObject, hours, objects
+from reader.lake import Hours, LakeError, LakeObject, hours, objects
 
 VIEW = "calls"
 MEMORY_LIMIT = "2GiB"
@@ -33,7 +33,7 @@ class Answer:
 def query(store: Store, sql: str) -> Iterator[Answer]:
     """The answer, read as it is taken. The view has the columns of COLUMNS, and `dt` and `hour` of the file.
 
-    The files are those that stand in the lake now. Raises BadQuery, StoreError (also while rows are taken).
+    The files are those that stand in the lake now. Raises BadQuery, LakeError, StoreError (also while rows are taken).
     """
     with _LoopThread() as loop, duckdb.connect(config={"python_enable_replacements": "false", "memory_limit": MEMORY_LIMIT}) as connection:
         files = loop.run(_files(store))
@@ -56,6 +56,8 @@ def _one_line(loop: "_LoopThread") -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, index.BrokenScan) as error:
+        if isinstance(loop.failure, NotFound):
+            raise LakeError("an index file was put together with others meanwhile, or deleted: ask again") from error
         if loop.failure is not None:  # the others wrap what our files raise
             raise loop.failure from error
         text = " ".join(str(error).split())

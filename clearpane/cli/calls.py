@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from clearpane import forms
+from clearpane.cli import flags
 from clearpane.cli.flags import add_filters
 from clearpane.settings import Settings
 from clearpane.store import Store, StoreError
@@ -31,7 +31,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--lake", metavar="DIR|s3://BUCKET/PREFIX", help="folder or s3://bucket/prefix that holds the records")
     parser.add_argument("--json", action="store_true", help="one JSON object per record and line, all of them, oldest first")
     parser.add_argument("--follow", action="store_true", help="go on with what is added, until Ctrl-C")
-    parser.add_argument("--limit", type=forms.integer(1, 10_000_000), metavar="N", help="only the newest N (default 50, with --json all)")
+    parser.add_argument("--limit", type=flags.integer(1, 10_000_000), metavar="N", help="only the newest N (default 50, with --json all)")
     parser.add_argument("--since", metavar="TIME", help="received then or later")
     parser.add_argument("--until", metavar="TIME", help="received before then")
     add_filters(parser)

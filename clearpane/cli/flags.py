@@ -1,9 +1,13 @@
 """Flags that several commands share. Those that are settings are made from the settings' own descriptions: the two cannot part."""
 
 import argparse
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from clearpane import forms
 from clearpane import settings as configuration
 
+T = TypeVar("T")
 _METAVARS = {
     "listen": "HOST:PORT",
     "admin": "HOST:PORT",
@@ -41,3 +45,23 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", help="openai, anthropic, ...")
     parser.add_argument("--property", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
     parser.add_argument("--request-id", metavar="ID", help="ours, or the caller's own")
+
+
+def integer(least: int, most: int) -> Callable[[Any], int]:
+    return _told(forms.integer(least, most))
+
+
+def number(least: float, most: float) -> Callable[[Any], float]:
+    return _told(forms.number(least, most))
+
+
+def _told(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """argparse passes on the words of no other error."""
+
+    def told(value: Any) -> T:
+        try:
+            return parse(value)
+        except forms.Malformed as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return told

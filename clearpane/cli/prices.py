@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from clearpane import forms
+from clearpane.cli import flags
 from clearpane.settings import Settings
 from consumer.derive.comparison import PROVIDERS, Difference, NoPriceMap, Report, compare
 from consumer.derive.cost import plain
@@ -35,7 +35,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     check = kinds.add_parser("check", help="our prices against LiteLLM's public price map, the differences named", epilog=_EPILOG)
     check.add_argument("map", metavar="FILE|URL", help="LiteLLM's model_prices_and_context_window.json")
-    check.add_argument("--tolerance", type=forms.number(0, 100), default=1.0, metavar="PERCENT", help="difference that passes; default 1")
+    check.add_argument("--tolerance", type=flags.number(0, 100), default=1.0, metavar="PERCENT", help="difference that passes; default 1")
     check.add_argument("--provider", action="append", default=[], choices=sorted(set(PROVIDERS.values())), help="repeatable; default all")
     check.add_argument("--json", action="store_true", help="one JSON object with all differences")
     check.set_defaults(run=run)

@@ -5,14 +5,17 @@ never changed, the furthest counts. It states the digest of the last object that
 be the next. Heads stay, so a consumer goes on where it was; one that finds no head goes on behind the mark, never below it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from clearpane.contract.lake import Head, Place, Pruned, head_key, hour_prefix, parse_key, pruned_prefix
 from clearpane.contract.members import Manifest, NotAnObject, unseal
 from clearpane.store import AlreadyExists, NotFound, Store
-from reader.lake import Hours, LakeError, hours, objects
+from consumer.lake import index
+from reader.lake import DamagedIndex, Hours, LakeError, hours, objects
+from reader.pruning import marks
 
 _MANIFEST_BYTES = 64 << 10
 
@@ -45,17 +48,33 @@ class Cut:
 
 @dataclass(slots=True)
 class Plan:
+    """By log. A mark that stands counts as one that is to be set: what is left below it goes, wherever it is."""
+
     before: datetime
+    standing: dict[str, Pruned]
     cuts: dict[str, Cut] = field(default_factory=dict)
-    marks: dict[str, Pruned] = field(default_factory=dict)
+    marks: dict[str, Pruned] = field(default_factory=dict)  # of this plan
+    left: dict[str, Cut] = field(default_factory=dict)  # what a run that was broken off did not get to
+
+    @property
+    def reach(self) -> Hours:
+        """Where something may go."""
+        return Hours(last=max([self.before, *(mark.before for mark in self.standing.values())]) - timedelta(hours=1))
+
+    def end(self, log: str) -> int:
+        """What is below goes."""
+        mark = self.marks.get(log) or self.standing.get(log)
+        return 0 if mark is None else mark.end
 
 
 async def plan(store: Store, before: datetime) -> Plan:
     """What stands in hours before `before` (a whole hour, UTC) and has nothing older behind it that stays. Raises StoreError, LakeError."""
-    kept = await _first_kept(store, before)
-    found = Plan(before)
-    async for place, size in _old(store, before):
-        if place.start < kept.get(place.log, place.start + 1):
+    found = Plan(before, await marks(store))
+    kept = await _first_kept(store, found)
+    async for place, size in _old(store, found):
+        if place.start < found.end(place.log):
+            found.left.setdefault(place.log, Cut(place.log)).add(place, size)
+        elif place.hour < before and place.start < kept.get(place.log, place.start + 1):
             found.cuts.setdefault(place.log, Cut(place.log)).add(place, size)
     for log, cut in sorted(found.cuts.items()):
         if log not in kept and not await _ends_with(store, log, cut.last):
@@ -70,7 +89,7 @@ async def plan(store: Store, before: datetime) -> Plan:
 async def carry_out(store: Store, made: Plan) -> AsyncIterator[str]:
     """Marks first, then index, then objects; each key once it is deleted. The same again finishes what was broken off.
 
-    Raises StoreError.
+    Raises StoreError, DamagedIndex.
     """
     for mark in made.marks.values():
         try:
@@ -78,34 +97,43 @@ async def carry_out(store: Store, made: Plan) -> AsyncIterator[str]:
         except AlreadyExists:
             continue
     for kind in ("index", "calls"):
-        async for hour in hours(store, kind, Hours(last=made.before - timedelta(hours=1))):
+        async for hour in hours(store, kind, made.reach):
             for entry in await store.list(hour_prefix(kind, hour)):
                 parsed = parse_key(entry.key)
-                if parsed is not None and _goes(made, parsed[1]):
+                if parsed is not None and await _is_gone(store, parsed[1], made.end(parsed[1].log)):
                     await store.delete(entry.key)
                     yield entry.key
-    for mark in made.marks.values():
+    for mark in {**made.standing, **made.marks}.values():
         for entry in await store.list(pruned_prefix(mark.log)):
             if entry.key < mark.mark:
                 await store.delete(entry.key)
 
 
-def _goes(made: Plan, place: Place) -> bool:
-    mark = made.marks.get(place.log)
-    return mark is not None and (place.start if place.last is None else place.last) < mark.end
+async def _is_gone(store: Store, place: Place, end: int) -> bool:
+    """Whether nothing of it stays at this key. An index file across the mark is written again from there on, and goes itself."""
+    if place.start >= end:
+        return False
+    if place.last is not None and place.last >= end:
+        try:
+            rest = await asyncio.to_thread(index.from_offset, await store.get(place.key("index")), end)
+        except ValueError as error:
+            raise DamagedIndex(f"{place.key('index')} is damaged: `clearpane index rebuild` makes it again; then this again") from error
+        await store.put(replace(place, start=end).key("index"), rest)
+    return True
 
 
-async def _first_kept(store: Store, before: datetime) -> dict[str, int]:
+async def _first_kept(store: Store, made: Plan) -> dict[str, int]:
     """By log, the lowest start among the hours that stay. Hours do not always grow with offsets."""
     found: dict[str, int] = {}
-    async for hour in hours(store, "calls", Hours(first=before)):
+    async for hour in hours(store, "calls", Hours(first=made.before)):
         for one in await objects(store, "calls", hour):
-            found[one.place.log] = min(one.place.start, found.get(one.place.log, one.place.start))
+            if one.place.start >= made.end(one.place.log):
+                found[one.place.log] = min(one.place.start, found.get(one.place.log, one.place.start))
     return found
 
 
-async def _old(store: Store, before: datetime) -> AsyncIterator[tuple[Place, int]]:
-    async for hour in hours(store, "calls", Hours(last=before - timedelta(hours=1))):
+async def _old(store: Store, made: Plan) -> AsyncIterator[tuple[Place, int]]:
+    async for hour in hours(store, "calls", made.reach):
         for one in await objects(store, "calls", hour):
             yield one.place, one.size
 

@@ -16,6 +16,7 @@ import orjson
 from clearpane.cli.calls import wanted_by
 from clearpane.cli.flags import add_filters
 from clearpane.cli.revision import Revised, Unsettled, revise
+from clearpane.cli.turn import Taken, turn
 from clearpane.contract.members import NotAnObject
 from clearpane.settings import Settings
 from clearpane.store import StoreError
@@ -27,7 +28,8 @@ from reader.lines import plain
 from reader.table import grid, money
 
 _EPILOG = """Without --apply nothing is written. With it the cost columns of the index are: cost_total is then the new cost,
-cost_recorded the one that the call was recorded with. calls/ is never changed. Times are as for `clearpane calls`."""
+cost_recorded the one that the call was recorded with. calls/ is never changed. Times are as for `clearpane calls`.
+Exit code: 0; 1 another command has the lake; 2 it cannot be read or written."""
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,11 +45,14 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """0; 2 when the filter or the overlay is wrong, or the lake cannot be read or written."""
+    """0; 1 when another command has the lake; 2 when the filter or the overlay is wrong, or the lake cannot be read or written."""
     try:
         return asyncio.run(_reprice(arguments, settings))
     except BadOverlay as error:
         print("clearpane reprice: the price overlay needs a change:", *error.problems, sep="\n  ", file=sys.stderr)
+    except Taken as error:
+        print(f"clearpane reprice: {error}", file=sys.stderr)
+        return 1
     except (BadFilter, LakeError, StoreError, NotAnObject) as error:
         print(f"clearpane reprice: {error}", file=sys.stderr)
     return 2
@@ -56,11 +61,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 async def _reprice(arguments: argparse.Namespace, settings: Settings) -> int:
     wanted = wanted_by(arguments, datetime.now().astimezone())
     store, book = open_lake(settings), open_book(settings.price_overlay)
-    found = revise(store, wanted, lambda record: repricing.reprice(record, book), now=datetime.now(UTC), apply=arguments.apply)
     summary = Summary()
-    async for each in _counted(found, summary):
-        if arguments.json:
-            sys.stdout.buffer.writelines(map(_line, each))
+    async with turn(store, "reprice", apply=arguments.apply) as mine:
+        found = revise(mine, wanted, lambda record: repricing.reprice(record, book), now=datetime.now(UTC), apply=arguments.apply)
+        async for each in _counted(found, summary):
+            if arguments.json:
+                sys.stdout.buffer.writelines(map(_line, each))
     sys.stdout.buffer.flush()
     out = sys.stderr if arguments.json else sys.stdout
     print(*summary.lines(book.version, applied=arguments.apply), sep="\n", file=out, flush=True)

@@ -5,11 +5,13 @@ Each file of the index is replaced whole, and one that is right already is left 
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from clearpane.contract.members import NotAnObject
 from clearpane.contract.records import Record, Row
 from clearpane.store import NotFound, Store
 from consumer.derive import repricing
@@ -67,27 +69,33 @@ async def _revise_file(
     rows = reading.rows(file.key, data)
     if any(row["ingested_at"] is not None and now - row["ingested_at"] < SETTLED for row in rows):
         return Unsettled(key=file.key, rows=len(chosen))
+    by_object: defaultdict[str, dict[int, Row]] = defaultdict(dict)
+    for row in rows:
+        if row["offset"] in chosen:
+            by_object[row["object"]][row["offset"]] = row
     revised: dict[int, Revised] = {}
-    for key in dict.fromkeys(row["object"] for row in rows if row["offset"] in chosen):
+    for key, known in by_object.items():
         try:
             content = await store.get(key)
         except NotFound:
             return Unsettled(key=file.key, rows=len(chosen))
-        mine = {row["offset"] for row in rows if row["object"] == key} & chosen
-        revised |= await asyncio.to_thread(_revised, content, rows, mine, price, now)
+        try:
+            revised |= await asyncio.to_thread(_revised, content, known, price, now)
+        except NotAnObject as error:
+            raise NotAnObject(f"{key} is damaged ({error}): `clearpane verify` says more") from error
     if apply and any(each.changed for each in revised.values()):
         made = [revised[row["offset"]].after if row["offset"] in revised else row for row in rows]
         await store.put(file.key, await asyncio.to_thread(writing.parquet, made))
     return list(revised.values())
 
 
-def _revised(content: bytes, rows: list[Row], chosen: set[int], price: Price, now: datetime) -> dict[int, Revised]:
-    """By offset."""
-    known = {row["offset"]: row for row in rows if row["offset"] in chosen}
+def _revised(content: bytes, known: dict[int, Row], price: Price, now: datetime) -> dict[int, Revised]:
+    """By offset, as `known` is. Raises NotAnObject."""
     found = {}
     for _, _, record in writing.records_in(content):
         place = record.get("lake")
-        before = known.get(place.get("offset")) if isinstance(place, dict) else None
+        offset = place.get("offset") if isinstance(place, dict) else None
+        before = known.get(offset) if isinstance(offset, int) else None
         if before is not None:
             found[before["offset"]] = Revised(before, _row(before, record, price, now))
     return found

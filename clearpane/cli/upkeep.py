@@ -6,18 +6,21 @@ It is written whole before any of them is deleted; broken off anywhere, the same
 """
 
 import asyncio
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from clearpane.contract.lake import Place, effective, hour_prefix, parse_key
+from clearpane.contract.members import NotAnObject
 from clearpane.contract.records import Record, Row
 from clearpane.store import NotFound, Store
 from consumer.derive import repricing
 from consumer.lake import index as writing
 from reader import index as reading
-from reader.lake import DamagedIndex, Hours, hours, objects
+from reader.lake import DamagedIndex, Hours, LakeError, hours, objects
 
 # Readers hold the rows of a file at once.
 ROWS_MAX = 20_000
@@ -25,6 +28,7 @@ FETCHES_AT_ONCE = 16
 # A reader that follows the newest calls looks at this hour and the last; a log may still grow in them.
 SEALED = timedelta(hours=3)
 
+T = TypeVar("T")
 RowOf = Callable[[Record], Row]
 _REPRICED = (*repricing.COLUMNS, "cost_recorded", "price_version_recorded", "repriced_at")
 
@@ -39,6 +43,8 @@ class Step:
     files: int  # before
     written: int = 0
     deleted: int = 0
+    superfluous: int = 0  # index files for `sweep`, of a run before
+    damaged: tuple[str, ...] = ()  # objects that no index can be made of, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +57,23 @@ class _Stretch:
     files: list[Place]
     superfluous: list[Place]
 
+    def step(self, **done: Any) -> Step:
+        return replace(Step(hour=self.hour, log=self.log, objects=len(self.objects), files=len(self.files)), **done)
+
     def within(self, file: Place) -> list[Place]:
         """The objects that an index file stands for."""
-        return [one for one in self.objects if one.start == file.start or file.covers(one)]
+        first = bisect_left(self.objects, file.start, key=_start)
+        return self.objects[first : bisect_right(self.objects, _last(file), lo=first, key=_start)]
 
     @property
     def bare(self) -> list[Place]:
         """Objects without an index."""
-        return [one for one in self.objects if not any(one.start == file.start or file.covers(one) for file in self.files)]
+        indexed = {one.start for file in self.files for one in self.within(file)}
+        return [one for one in self.objects if one.start not in indexed]
 
 
 async def compact(store: Store, row: RowOf, within: Hours, *, now: datetime, apply: bool) -> AsyncIterator[Step]:
-    """Writes what is to be put together; `sweep` then deletes what that made superfluous. Raises StoreError, DamagedIndex, NotAnObject."""
+    """Writes what is to be put together; `sweep` then deletes what that made superfluous. Raises StoreError, LakeError, NotAnObject."""
     async for stretch in _stretches(store, _sealed(within, now)):
         units = sorted([*stretch.files, *stretch.bare], key=lambda one: one.start)
         written = 0
@@ -71,7 +82,7 @@ async def compact(store: Store, row: RowOf, within: Hours, *, now: datetime, app
                 written += 1
                 if apply:
                     await store.put(place.key("index"), data)
-        yield Step(hour=stretch.hour, log=stretch.log, objects=len(stretch.objects), files=len(stretch.files), written=written)
+        yield stretch.step(written=written, superfluous=len(stretch.superfluous))
 
 
 async def sweep(store: Store, within: Hours, *, now: datetime) -> AsyncIterator[Step]:
@@ -85,12 +96,13 @@ async def sweep(store: Store, within: Hours, *, now: datetime) -> AsyncIterator[
 
 
 async def rebuild(store: Store, row: RowOf, within: Hours, *, keep_costs: bool, apply: bool) -> AsyncIterator[Step]:
-    """Every index file from its objects alone; what is right already is left. Raises StoreError, NotAnObject.
+    """Every index file from its objects alone; left is what is right already, and what stands for a damaged object. Raises StoreError.
 
     `keep_costs`: what `clearpane reprice` wrote stays, as far as the old file can be read.
     """
     async for stretch in _stretches(store, within):
         written, deleted = 0, 0
+        damaged: list[str] = []
         for place in [*stretch.files, *stretch.bare]:
             mine = stretch.within(place)
             old = await _get(store, place.key("index"))
@@ -99,20 +111,27 @@ async def rebuild(store: Store, row: RowOf, within: Hours, *, keep_costs: bool, 
                 if apply:
                     await store.delete(place.key("index"))
                 continue
-            made = await _made(store, row, mine, place, old if keep_costs else None)
+            try:
+                made = await _made(store, row, mine, place, old if keep_costs else None)
+            except NotAnObject as error:
+                damaged.append(str(error))
+                continue
             if made != old:
                 written += 1
                 if apply:
                     await store.put(place.key("index"), made)
-        count = len(stretch.files)
-        yield Step(hour=stretch.hour, log=stretch.log, objects=len(stretch.objects), files=count, written=written, deleted=deleted)
+        yield stretch.step(written=written, deleted=deleted, damaged=tuple(damaged))
 
 
 async def _put_together(store: Store, row: RowOf, stretch: _Stretch, units: list[Place]) -> AsyncIterator[tuple[Place, bytes]]:
     """Neighbours, as many as one file may hold."""
     held: list[tuple[Place, bytes]] = []
     rows = 0
+    last = -1
     async for place, data in _contents(store, row, stretch, units):
+        if place.start <= last:
+            raise LakeError(f"{place.key('index')} and another stand for the same objects: `clearpane verify` says which, and what to do")
+        last = _last(place)
         size = await asyncio.to_thread(writing.count, data)
         if held and rows + size > ROWS_MAX:
             if len(held) > 1:
@@ -126,9 +145,21 @@ async def _put_together(store: Store, row: RowOf, stretch: _Stretch, units: list
 
 async def _merged(held: list[tuple[Place, bytes]]) -> tuple[Place, bytes]:
     (first, _), (end, _) = held[0], held[-1]
-    last = end.start if end.last is None else end.last
-    place = Place(log=first.log, start=first.start, hour=first.hour, last=last)
-    return place, await asyncio.to_thread(writing.merged, [data for _, data in held])
+    place = Place(log=first.log, start=first.start, hour=first.hour, last=_last(end))
+    try:
+        return place, await asyncio.to_thread(writing.merged, [data for _, data in held])
+    except ValueError:
+        for one, data in held:
+            await asyncio.to_thread(_readable, one, writing.merged, [data])
+        raise
+
+
+def _readable(place: Place, read: Callable[[T], object], data: T) -> None:
+    """Raises DamagedIndex."""
+    try:
+        read(data)
+    except ValueError as error:
+        raise DamagedIndex(f"{place.key('index')} is damaged: `clearpane index rebuild` makes it again") from error
 
 
 async def _contents(store: Store, row: RowOf, stretch: _Stretch, units: list[Place]) -> AsyncIterator[tuple[Place, bytes]]:
@@ -139,10 +170,7 @@ async def _contents(store: Store, row: RowOf, stretch: _Stretch, units: list[Pla
         if place in bare:
             return await _made(store, row, [place], place, None)
         data = await store.get(place.key("index"))
-        try:
-            await asyncio.to_thread(writing.count, data)
-        except ValueError as error:
-            raise DamagedIndex(f"{place.key('index')} is damaged: `clearpane index rebuild` makes it again") from error
+        await asyncio.to_thread(_readable, place, writing.count, data)
         return data
 
     for begin in range(0, len(units), FETCHES_AT_ONCE):
@@ -169,7 +197,10 @@ def _index_of(data: bytes, key: str, row: RowOf, costs: dict[tuple[str, int], Ro
         offset = place.get("offset") if isinstance(place, dict) else None
         return {**row(record), **(costs.get((key, offset), {}) if isinstance(offset, int) else {})}
 
-    return writing.index_of(data, key, with_cost)
+    try:
+        return writing.index_of(data, key, with_cost)
+    except NotAnObject as error:
+        raise NotAnObject(f"{key}: {error}") from error
 
 
 def _costs(place: Place, old: bytes) -> dict[tuple[str, int], Row]:
@@ -186,6 +217,8 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
     known = [hour async for hour in hours(store, "calls", within)]
     known += [hour async for hour in hours(store, "index", within)]
     for hour in sorted(set(known)):
+        # Before the objects: a consumer writes an index behind its object, so the object of each file of these is in what is listed next.
+        listed = await store.list(hour_prefix("index", hour))
         # A listing is not of one moment: it may miss an object and hold a later one; a second one has all below the first's last.
         newest = {one.place.log: one.place.start for one in await objects(store, "calls", hour)}
         found: defaultdict[str, list[Place]] = defaultdict(list)
@@ -193,7 +226,7 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
             if one.place.start <= newest.get(one.place.log, -1):
                 found[one.place.log].append(one.place)
         files: defaultdict[str, list[Place]] = defaultdict(list)
-        for entry in await store.list(hour_prefix("index", hour)):
+        for entry in listed:
             if (parsed := parse_key(entry.key)) is not None:
                 files[parsed[1].log].append(parsed[1])
         for log in sorted({*found, *files}):
@@ -201,8 +234,17 @@ async def _stretches(store: Store, within: Hours) -> AsyncIterator[_Stretch]:
 
 
 def _stretch(hour: datetime, log: str, found: list[Place], files: list[Place]) -> _Stretch:
-    count = effective((file, file) for file in files)
-    return _Stretch(hour, log, sorted(found, key=lambda one: one.start), count, [file for file in files if file not in count])
+    kept = effective((file, file) for file in files)
+    return _Stretch(hour, log, sorted(found, key=_start), kept, sorted(set(files) - set(kept), key=_start))
+
+
+def _start(place: Place) -> int:
+    return place.start
+
+
+def _last(file: Place) -> int:
+    """The start of the last object that an index file stands for."""
+    return file.start if file.last is None else file.last
 
 
 def _sealed(within: Hours, now: datetime) -> Hours:

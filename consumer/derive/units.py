@@ -8,8 +8,6 @@ from consumer.derive.families import openai_audio, openai_images, rerank
 from consumer.derive.reading import Reading
 from consumer.derive.untrusted import COUNT_MAX, Mapping, items, mapping, text
 
-UNITS = ("images", "audio_seconds", "characters", "searches")
-
 # A call is billed for at least so many seconds: https://groq.com/pricing
 _SECONDS_MIN = {"groq": Decimal(10)}
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from clearpane.contract.lake import Place, Pruned, head_key, parse_key, pruned_prefix
@@ -62,10 +62,10 @@ class Chain:
         the first object: a spool's sequence always begins there).
         """
         tail = await _read_head(lake.store, name)
-        if tail is not None:
-            return Chain(lake, tail, since)
-        found = await listing.places(lake.store, name, "calls", since)
         mark = await _pruned(lake.store, name)
+        if tail is not None:
+            return Chain(lake, _behind(tail, mark), since)
+        found = await listing.places(lake.store, name, "calls", since)
         if mark is not None:
             found = [place for place in found if place.start >= mark.end]
         if found:
@@ -100,6 +100,7 @@ class Chain:
         if head is not None and head.end > self.tail.end:
             self._ledger.forget()
             self.tail = head
+        self.tail = _behind(self.tail, await _pruned(self._store, self.tail.log))
         found = await listing.places(self._store, self.tail.log, "calls", self._since or _hour_of(self.tail))
         await self._adopt_all([place for place in found if place.start >= self.tail.end])
 
@@ -158,7 +159,7 @@ class Chain:
         key = place.key("calls")
         manifest, written = await asyncio.to_thread(inspect, data, key)
         check_follows(manifest, key, self.tail)
-        if await certain(lambda: self._store.size(place.key("index")), "get") is None:
+        if not await _is_indexed(self._store, place):
             made = await asyncio.to_thread(index.index_of, data, key, lambda record: row_of(record, self._lake.derivation))
             await certain(lambda: self._store.put(place.key("index"), made), "index")
         self._ledger.note(place, written.ids)
@@ -179,6 +180,13 @@ async def _claim(store: Store, key: str, data: bytes) -> bool:
             raise
         return False
     return True
+
+
+async def _is_indexed(store: Store, place: Place) -> bool:
+    """By a file of its own, or by one of many."""
+    if await certain(lambda: store.size(place.key("index")), "get") is not None:
+        return True
+    return any(one.covers(place) for one in await listing.places_in(store, place.log, "index", [place.hour]))
 
 
 async def _object(store: Store, place: Place) -> bytes:
@@ -204,6 +212,13 @@ async def _pruned(store: Store, name: str) -> Pruned | None:
         return await listing.pruned(store, name)
     except ValueError as error:
         raise ChainBroken(f"{pruned_prefix(name)}: {error}: restore it from a version of the bucket") from error
+
+
+def _behind(tail: Tail, mark: Pruned | None) -> Tail:
+    """A head may be older than what was pruned: nobody writes below a mark."""
+    if mark is None or mark.end <= tail.end:
+        return tail
+    return replace(tail, end=mark.end, key=mark.key, sha256=mark.sha256)
 
 
 async def _begun(store: Store, name: str, genesis: int) -> Tail:

@@ -12,9 +12,10 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clearpane.columns import SCHEMA, TYPES
+from clearpane.columns import SCHEMA, TYPES, aligned
 from clearpane.contract import members
 from clearpane.contract.records import COLUMNS, Kind, Record, Row
 
@@ -79,9 +80,20 @@ def parquet(rows: list[Row]) -> bytes:
 def merged(files: list[bytes]) -> bytes:
     """One index file with the rows of all, in their order. Raises ValueError for what is no Parquet of ours."""
     try:
-        tables = [_aligned(pq.read_table(io.BytesIO(data))) for data in files]
+        tables = [aligned(pq.read_table(io.BytesIO(data))) for data in files]
         out = io.BytesIO()
         pq.write_table(pa.concat_tables(tables).combine_chunks(), out, compression="zstd")
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ValueError("not an index file") from error
+    return out.getvalue()
+
+
+def from_offset(data: bytes, offset: int) -> bytes:
+    """The index file without the rows below `offset` of the log. Raises ValueError for what is no Parquet of ours."""
+    try:
+        table = aligned(pq.read_table(io.BytesIO(data)))
+        out = io.BytesIO()
+        pq.write_table(table.filter(pc.field("offset") >= offset), out, compression="zstd")
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError("not an index file") from error
     return out.getvalue()
@@ -94,14 +106,6 @@ def count(data: bytes) -> int:
     except (pa.ArrowException, OSError) as error:
         raise ValueError("not an index file") from error
     return found
-
-
-def _aligned(table: Any) -> Any:
-    """Files of older versions lack columns: null."""
-    if table.schema.equals(SCHEMA):
-        return table
-    names = table.column_names
-    return pa.table([table[f.name].cast(f.type) if f.name in names else pa.nulls(len(table), f.type) for f in SCHEMA], schema=SCHEMA)
 
 
 def stored(column: str, value: Any) -> Any:

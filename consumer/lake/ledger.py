@@ -91,6 +91,8 @@ class Ledger:
 
         # The truth is listed, not the index: an index file may be missing.
         found = [place for place in await places_in(self._store, tail.log, "calls", [hour]) if place.start < tail.end]
+        if not found:
+            return set()
         wide, ids = await self._put_together(hour, tail)
         rest = [place for place in found if not any(cover.covers(place) for cover in wide)]
         return ids.union(*await asyncio.gather(*(one(place) for place in rest)))
@@ -102,8 +104,9 @@ class Ledger:
             if place.last is None or place.last >= tail.end:
                 continue
             try:
-                data = await self._index(place)
-                ids |= {_packed(name) for name in await asyncio.to_thread(index.request_ids, data)}
+                async with self._reads:
+                    names = await asyncio.to_thread(index.request_ids, await self._index(place))
+                ids |= {_packed(name) for name in names}
             except (NotFound, ValueError):
                 continue  # then each object's own
             covers.append(place)

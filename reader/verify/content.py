@@ -74,12 +74,15 @@ def members(data: bytes, position: int) -> Iterator[tuple[int, int, bytes]]:
         position = end
 
 
+COMPARED = ("request_id", "log", "offset", "object", "object_offset", "object_length")
+
+
 def differences(content: Content, rows: list[Row]) -> list[str]:
-    """How an index differs from the object: ids, places and pointers, row by row. Only the first is told."""
+    """How an index (COMPARED of its rows) differs from the object: ids, places and pointers, row by row. Only the first is told."""
     if len(rows) != len(content.records):
         return [f"the index has {len(rows)} rows, the object {len(content.records)} records"]
     for row, seen in zip(rows, content.records, strict=True):
-        stated = (row["request_id"], row["log"], row["offset"], row["object"], row["object_offset"], row["object_length"])
+        stated = tuple(row[name] for name in COMPARED)
         if stated != (found := (seen.request_id, content.place.log, seen.offset, content.key, seen.start, seen.length)):
             return [f"at offset {seen.offset} the index states {stated}, the object {found}"]
     return []

@@ -1,13 +1,15 @@
 """The index files that count, found for one object after the other."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import datetime
 
-from clearpane.contract.lake import Place
+from clearpane.contract.lake import Place, effective
 from clearpane.contract.records import Row
 from clearpane.store import NotFound, Store
 from reader import index
 from reader.lake import LakeObject, objects
+from reader.verify.content import COMPARED
 
 _HOURS_KEPT = 48  # listings
 _FILES_KEPT = 4  # of many objects, with their rows
@@ -22,7 +24,7 @@ class Indexes:
         self._wide: OrderedDict[str, dict[str, list[Row]]] = OrderedDict()
 
     async def rows(self, place: Place) -> tuple[str, list[Row]] | None:
-        """(key of the file, the object's rows); None where there is none. Raises StoreError, DamagedIndex."""
+        """(key of the file, COMPARED of the object's rows); None where there is none. Raises StoreError, DamagedIndex."""
         for fresh in (False, True):
             file = await self._file(place, fresh=fresh)
             try:
@@ -42,12 +44,33 @@ class Indexes:
 
     async def _read(self, file: LakeObject, place: Place) -> list[Row]:
         if file.place.last is None:
-            return index.rows(file.key, await self._store.get(file.key))
+            return await self._rows(file)
         if file.key not in self._wide:
             found: dict[str, list[Row]] = {}
-            for row in index.rows(file.key, await self._store.get(file.key)):
+            for row in await self._rows(file):
                 found.setdefault(row["object"] or "", []).append(row)
             self._wide[file.key] = found
             while len(self._wide) > _FILES_KEPT:
                 self._wide.popitem(last=False)
         return self._wide[file.key].get(place.key("calls"), [])
+
+    async def _rows(self, file: LakeObject) -> list[Row]:
+        """All of it is read, as any page may be damaged, and only what is compared is kept."""
+        return index.rows(file.key, await self._store.get(file.key), names=COMPARED)
+
+
+def overlaps(files: Iterable[Place]) -> list[tuple[Place, Place]]:
+    """Of the index files that count, those that stand for the same objects. Of two runs of upkeep at once, as none of ours leaves them."""
+    found: list[tuple[Place, Place]] = []
+    furthest: dict[tuple[str, datetime], Place] = {}
+    for file in sorted(effective((one, one) for one in files), key=lambda one: one.start):
+        before = furthest.get((file.log, file.hour))
+        if before is not None and file.start <= _last(before):
+            found.append((before, file))
+        if before is None or _last(file) > _last(before):
+            furthest[file.log, file.hour] = file
+    return found
+
+
+def _last(file: Place) -> int:
+    return file.start if file.last is None else file.last

@@ -20,6 +20,7 @@ Kind = Literal[
     "index_damaged",
     "index_differs",  # its rows are not those of the object
     "index_orphan",  # there is no such object
+    "index_overlap",  # two files that count stand for the same objects: readers count their rows twice
 ]
 
 

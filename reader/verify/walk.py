@@ -17,7 +17,7 @@ from reader.lake import DamagedIndex, LakeError, LakeObject
 from reader.pruning import marks
 from reader.verify.chain import Chain
 from reader.verify.content import Content, differences, examine
-from reader.verify.indexes import Indexes
+from reader.verify.indexes import Indexes, overlaps
 from reader.verify.ledger import Ledger
 from reader.verify.report import Finding, Report
 
@@ -147,12 +147,23 @@ def _is_in_flight(content: Content, is_newest: bool) -> bool:
 async def _find_orphans(store: Store, ledger: Ledger, report: Report, pruned: Mapping[str, Pruned]) -> None:
     """Read behind the objects: an index whose object is not known may belong to one that was written since."""
     async for files in _listed(store, "index", report):
+        report.add(*_overlaps(files))
         for file in files:
             for place in await _stands_for(store, file):
                 mark = pruned.get(place.log)
                 known = ledger.holds(place) or (mark is not None and place.start < mark.end)
                 if not known and await store.size(key := place.key("calls")) is None:
                     report.add(Finding(kind="index_orphan", detail=f"there is no {key}", log=place.log, object=file.key))
+
+
+def _overlaps(files: list[LakeObject]) -> list[Finding]:
+    how = "their rows count twice; delete one of the two, then `clearpane index rebuild`"
+    return [
+        Finding(
+            kind="index_overlap", detail=f"{one.key('index')} stands for objects of it too: {how}", log=two.log, object=two.key("index")
+        )
+        for one, two in overlaps(file.place for file in files)
+    ]
 
 
 async def _stands_for(store: Store, file: LakeObject) -> list[Place]:

@@ -2,27 +2,32 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clearpane.cli.revision import Revised, revise
 from clearpane.cli.upkeep import compact, rebuild, sweep
-from clearpane.contract.lake import Place, Pruned, effective, parse_key
+from clearpane.contract.lake import Place, Pruned, effective, head_key, parse_key
 from clearpane.contract.records import Record, Row
 from clearpane.store import Store, StoreUnavailable
 from consumer.derive import row
 from consumer.lake import index as writing
-from reader import rows
 from reader.filter import Filter
+from reader.lake import Hours, LakeError
 from reader.query import query
 from reader.verify import verify
-from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, write
+from reader.verify.content import COMPARED
+from reader.verify.indexes import Indexes
+from tests.cli.lake import ALL, BOOK, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, opened, write
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -79,22 +84,6 @@ async def test_broken_off_anywhere_it_is_right_and_goes_on(world: World) -> None
     await world.check()
 
 
-async def test_a_file_that_goes_while_it_is_read_is_read_in_the_other(world: World) -> None:
-    """Listed before, read after."""
-    await done(compact(world.store, row, ALL, now=NOW, apply=True))
-    files = [file for hour in range(3) for file in await _small(world.store, OLD + timedelta(hours=hour))]
-    await done(sweep(world.store, ALL, now=NOW))
-    found = [one async for batch in rows.fetched(world.store, files, Filter()) for one in batch]
-    assert Counter(one["request_id"] for one in found) == Counter(world.ids)
-
-
-async def _small(store: Store, hour: datetime) -> list[Any]:
-    from reader.lake import LakeObject
-
-    entries = [(entry, parse_key(entry.key)) for entry in await store.list(f"index/dt={hour:%Y-%m-%d}/hour={hour:%H}/")]
-    return [LakeObject(key=e.key, size=e.size, place=parsed[1]) for e, parsed in entries if parsed and parsed[1].last is None]
-
-
 @pytest.mark.parametrize("together", [False, True])
 async def test_rebuilt_from_calls_alone_it_is_the_same_to_the_byte(world: World, together: bool) -> None:
     if together:
@@ -112,6 +101,24 @@ async def test_rebuilt_from_calls_alone_it_is_the_same_to_the_byte(world: World,
     assert sum(step.deleted for step in steps) == 1
     assert await world.files() == before
     await world.check()
+
+
+async def test_what_is_written_while_it_is_rebuilt_keeps_its_index(world: World) -> None:
+    """A consumer adds an object after every listing of the hour."""
+    at = NOW - timedelta(hours=5)
+    await write(world.store, KAFKA, [envelope(at)], at)
+
+    class Busy(Store):
+        async def list(self, prefix: str, *, after: str | None = None) -> list[Any]:
+            found = await super().list(prefix, after=after)
+            if prefix.startswith(("calls/", "index/")):
+                await write(world.store, KAFKA, [envelope(at)], at)
+            return found
+
+    await done(rebuild(Busy(world.store._backend), row, Hours(first=at - timedelta(hours=1)), keep_costs=True, apply=True))
+    calls, indexes = [await world.store.list(f"{kind}/") for kind in ("calls", "index")]
+    assert len(calls) == 24 + 1 + 3
+    assert {parse_key(one.key)[1] for one in indexes} == {parse_key(one.key)[1] for one in calls}  # type: ignore[index]
 
 
 async def test_a_newer_price_stays_unless_it_is_to_go(world: World) -> None:
@@ -154,6 +161,15 @@ async def test_a_second_copy_is_known_by_a_file_of_many(world: World) -> None:
     await world.check()
 
 
+async def test_what_is_found_in_a_file_of_many_gets_no_small_one(world: World) -> None:
+    """A log whose head is lost is read again for an hour back."""
+    await compacted(world.store)
+    before = await world.files()
+    await world.store.delete(head_key(KAFKA))
+    assert (await opened(world.store, KAFKA)).tail.end == 48
+    assert await world.files() == before
+
+
 async def test_damage_in_a_file_of_many_is_named(world: World) -> None:
     await compacted(world.store)
     first, second, *_ = sorted(await world.files())
@@ -165,6 +181,64 @@ async def test_damage_in_a_file_of_many_is_named(world: World) -> None:
     found = (await verify(world.store)).findings
     assert {finding.kind for finding in found} == {"index_damaged"}
     assert {finding.object for finding in found} == {first}
+
+
+async def test_two_files_for_the_same_objects_are_named_and_not_put_together(world: World) -> None:
+    await compacted(world.store)
+    (wide, data) = next((key, data) for key, data in (await world.files()).items() if KAFKA in key)
+    _, place = parse_key(wide)  # type: ignore[misc]
+    other = replace(place, start=place.start + 4, last=place.last + 8).key("index")
+    await world.store.put(other, data)
+    found = (await verify(world.store)).findings
+    assert [(finding.kind, finding.object) for finding in found] == [("index_overlap", other)]
+    assert wide in found[0].detail
+    with pytest.raises(LakeError, match="clearpane verify"):
+        await compacted(world.store)
+    await world.store.delete(wide)  # either one may go
+    await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    await world.check()
+
+
+async def test_a_damaged_page_is_named_when_files_are_put_together(world: World) -> None:
+    key = sorted(await world.files())[2]
+    data = bytearray(await world.store.get(key))
+    data[4:400] = bytes(396)  # the footer still says how many rows there are
+    await world.store.put(key, bytes(data))
+    with pytest.raises(LakeError, match=f"{key} is damaged: `clearpane index rebuild`"):
+        await compacted(world.store)
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_damaged_objects_are_gathered_and_the_rest_is_rebuilt(world: World, together: bool) -> None:
+    if together:
+        await compacted(world.store)
+    before = await world.files()
+    calls = [entry.key for entry in await world.store.list("calls/")]
+    for key in (calls[0], calls[-1]):
+        await world.store.put(key, (await world.store.get(key))[:-40])
+    keys = sorted(before)
+    await world.store.put(keys[1], b"damaged")
+    steps = await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    assert [text.partition(": ")[0] for step in steps for text in step.damaged] == [calls[0], calls[-1]]
+    assert await world.files() == before
+
+
+async def test_verify_names_damage_in_a_column_that_it_does_not_compare(world: World) -> None:
+    key = sorted(await world.files())[2]
+    data = bytearray(await world.store.get(key))
+    column = next(c for c in map(pq.read_metadata(BytesIO(data)).row_group(0).column, range(200)) if c.path_in_schema == "cost_total")
+    data[column.dictionary_page_offset : column.dictionary_page_offset + column.total_compressed_size] = bytes(column.total_compressed_size)
+    await world.store.put(key, bytes(data))
+    assert [(finding.kind, finding.object) for finding in (await verify(world.store)).findings] == [("index_damaged", key)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_verify_holds_only_the_columns_that_it_compares(world: World, together: bool) -> None:
+    if together:
+        await compacted(world.store)
+    place = parse_key((await world.store.list("calls/"))[0].key)[1]  # type: ignore[index]
+    found = await Indexes(world.store).rows(place)
+    assert [set(one) for one in found[1]] == [set(COMPARED)] * 4  # type: ignore[index]
 
 
 # Names

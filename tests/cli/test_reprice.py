@@ -11,6 +11,7 @@ import pytest
 from clearpane.cli import _main, revision
 from clearpane.cli.revision import Revised, Unsettled, revise
 from clearpane.contract.identifiers import Log, new_request_id
+from clearpane.contract.members import NotAnObject
 from clearpane.contract.records import Row
 from clearpane.store import Store, StoreUnavailable
 from consumer.derive import PriceBook, derive, row
@@ -100,6 +101,13 @@ AS_RECORDED = (RECORDED, "book", BOOK.version, None, None)
 AS_REPRICED = (NEW, "overlay", HALVED.version, RECORDED, BOOK.version)
 UNKNOWN = (None, "unknown", None, None, None)
 POISON = (None, None, None, None, None)
+
+
+async def test_a_damaged_object_is_named(store: Store) -> None:
+    key = (await store.list("calls/"))[1].key
+    await store.put(key, (await store.get(key))[:-40])
+    with pytest.raises(NotAnObject, match=f"{key} is damaged"):
+        await reprice_with(store, HALVED)
 
 
 async def test_a_dry_run_tells_both_costs_and_writes_nothing(store: Store) -> None:

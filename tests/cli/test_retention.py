@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from clearpane.cli import _main
+from clearpane.cli import _main, index
 from clearpane.cli.pruning import carry_out, plan
+from clearpane.cli.upkeep import rebuild
 from clearpane.contract.lake import Pruned, head_key, parse_key
 from clearpane.store import Store, StoreUnavailable
+from consumer.derive import row
 from reader.lake import LakeError
 from reader.verify import verify
-from tests.cli.lake import KAFKA, NOW, OLD, Failing, World, compacted, envelope, hour, opened, write
+from tests.cli.lake import ALL, KAFKA, NOW, OLD, Failing, World, compacted, done, envelope, hour, opened, write
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -62,6 +64,27 @@ async def test_a_log_can_go_wholly_and_goes_on_behind(world: World) -> None:
     assert (await verify(world.store)).findings == []
 
 
+@pytest.mark.parametrize("gone", ["all", "all but the last"])
+async def test_a_head_that_is_older_than_the_mark_is_passed(world: World, gone: str) -> None:
+    """A consumer died before it wrote its last heads, and the log had no call for a month."""
+    head = json.loads(await world.store.get(head_key(KAFKA)))
+    stale = json.dumps({**head, "end": 8, "key": None, "sha256": None}).encode()
+    if gone == "all but the last":
+        await world.store.put(head_key(KAFKA), stale)
+    await prune(world.store, hour(9))
+    chain = await opened(world.store, KAFKA)
+    await world.store.put(head_key(KAFKA), stale)
+    for found in (chain, await opened(world.store, KAFKA)):
+        await found.refresh()
+        assert found.tail.end == 48
+    if gone == "all":
+        await world.store.put(head_key(KAFKA), stale)
+    envelopes = [envelope(NOW) for _ in range(6)]
+    await write(world.store, KAFKA, envelopes, NOW)
+    report = await verify(world.store)
+    assert (report.findings, report.records) == ([], 6 + (4 if gone == "all but the last" else 0))
+
+
 async def test_the_last_object_stays_where_no_head_says_that_it_is_the_last(world: World) -> None:
     await world.store.delete(head_key(KAFKA))
     made = await plan(world.store, hour(9))
@@ -84,6 +107,55 @@ async def test_pruning_broken_off_anywhere_verifies_and_goes_on(world: World) ->
     world.ids = world.ids[64:]
     await world.check()
     assert len(await world.store.list("pruned/")) == 2
+
+
+@pytest.mark.parametrize("changes", [2, 5, 8, 20, 30, 44])
+async def test_what_a_broken_run_left_goes_with_the_next(world: World, changes: int) -> None:
+    """Though the last object, which the head names, went first: nothing of the log is spared for ever, whatever the days say now."""
+
+    class Backwards(Failing):
+        async def list(self, prefix: str, **more: Any) -> list[Any]:
+            return (await self._store.list(prefix, **more))[:: 1 if prefix.startswith("pruned/") else -1]
+
+    failing: Any = Backwards(world.store, changes)
+    with pytest.raises(StoreUnavailable):
+        await prune(failing, hour(9))
+    assert (await verify(world.store)).findings == []
+    assert await prune(world.store, hour(0))
+    assert await world.store.list("calls/") == await world.store.list("index/") == []
+    world.ids = []
+    report = await verify(world.store)
+    assert (report.findings, report.pruned) == ([], {KAFKA: 48, world.spool_log: 48})
+
+
+async def test_an_index_file_across_the_cut_loses_the_rows_of_what_went(world: World) -> None:
+    await compacted(world.store)
+    await world.store.delete(head_key(KAFKA))  # so its last object stays
+    for changes in range(1, 99):
+        failing: Any = Failing(world.store, changes)
+        try:
+            await prune(failing, hour(9))
+        except StoreUnavailable:
+            assert (await verify(world.store)).findings == []
+            continue
+        break
+    world.ids = world.ids[64 + 12 : 64 + 16]
+    await world.check()
+    assert await prune(world.store, hour(9)) == []
+
+
+async def test_a_damaged_index_file_across_the_cut_is_named_and_the_objects_stay(world: World) -> None:
+    await compacted(world.store)
+    await world.store.delete(head_key(KAFKA))
+    file = next(key for key in sorted(await world.files(), reverse=True) if KAFKA in key)
+    await world.store.put(file, b"damaged")
+    with pytest.raises(LakeError, match=f"{file} is damaged: `clearpane index rebuild`"):
+        await prune(world.store, hour(9))
+    assert len(await world.store.list("calls/")) == 24
+    await done(rebuild(world.store, row, ALL, keep_costs=True, apply=True))
+    await prune(world.store, hour(9))
+    world.ids = world.ids[64 + 12 : 64 + 16]
+    await world.check()
 
 
 async def test_a_mark_of_before_is_followed_by_a_further_one(world: World) -> None:
@@ -121,7 +193,9 @@ async def test_on_s3(s3_lake: str) -> None:
     await world.check()
 
 
-async def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "GRACE_S_MIN", 0)
+
     async def clearpane(*arguments: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(_main, [*arguments, "--lake", str(tmp_path / "lake")])
         return code, *capsys.readouterr()
@@ -133,6 +207,8 @@ async def test_the_commands(world: World, tmp_path: Path, capsys: pytest.Capture
     assert (code, {json.loads(line)["written"] for line in out.splitlines()}) == (0, {0})
     code, _, err = await clearpane("retention", "--days", "7", "--apply")
     assert (code, "give --days 8 or more" in err) == (1, True)
+    code, _, err = await clearpane("retention", "--days", "8", "--kafka-retention-days", "7.2")
+    assert (code, "give --days 9 or more" in err) == (1, True)
     await world.check()
     code, out, _ = await clearpane("retention", "--days", "29")
     assert "24 objects of 2 logs; nothing was deleted: --apply does" in out

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
-from clearpane.contract.lake import head_key
+from clearpane.contract.lake import head_key, parse_key
 from clearpane.store import Store, StoreDenied, StoreUnavailable
 from consumer.lake import patience, probe
 from consumer.lake.chain import Chain, Lake
 from consumer.lake.draft import Derivation
+from consumer.lake.index import merged
 from consumer.lake.ledger import READS_AT_ONCE
 from consumer.lake.messages import Message, decode
 from consumer.lake.pending import Limits, Pending
@@ -118,6 +120,29 @@ async def test_all_look_ups_of_second_copies_share_one_bound(tmp_path: Path, der
     await asyncio.gather(*appending)
     assert store.begun == set(names)
     assert len(await store.list("calls/")) == len(names) * READS_AT_ONCE  # both were copies
+
+
+async def test_look_ups_in_files_of_many_share_it_too(tmp_path: Path, derivation: Derivation, envelope: Make) -> None:
+    """One file each for more logs than files may be read at once."""
+    names, now_ms = [f"k-t-0-{number}" for number in range(READS_AT_ONCE + 4)], int(time.time() * 1000)
+    store = Gated(str(tmp_path))
+    lake = Lake(store=store, derivation=derivation, limits=Limits(records_max=1, bytes_max=1 << 20))
+    appending = []
+    for name in names:
+        calls = [envelope() for _ in range(2)]
+        await (await Chain.open(lake, name)).append(pending(0, calls, now_ms))
+        small = [parse_key(entry.key)[1] for entry in await store.list("index/") if f"/{name}-" in entry.key]  # type: ignore[index]
+        data = [await Store.get(store, place.key("index")) for place in small]
+        await store.put(replace(small[0], last=small[1].start).key("index"), merged(data))
+        for place in small:
+            await store.delete(place.key("index"))
+        again = pending(2, [{**calls[0], "attempt": 2}], now_ms)
+        appending.append(asyncio.create_task((await Chain.open(lake, name)).append(again)))
+    await asyncio.sleep(1.0)
+    assert store.reading == READS_AT_ONCE
+    store.open.set()
+    await asyncio.gather(*appending)
+    assert len(await store.list("calls/")) == len(names) * 2
 
 
 async def test_the_loser_of_a_race_adopts(address: str, make_lake: Callable[[Store], Lake], envelope: Make) -> None:
