@@ -50,7 +50,7 @@ test-compiled: install  ## the path of a call compiled, as the images have it: t
 	@rm -rf $(COMPILED) && deploy/wheel $(COMPILED)/dist
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $(COMPILED)
 	@cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m zipfile -e dist/*.whl .
-	@cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) CLEARPANE_TEST_COMPILED=1 $(CURDIR)/$(BIN)/python -m pytest \
+	@cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest --compiled \
 		-m "not kafka and not s3" tests/contract tests/proxy tests/e2e $(ARGS)
 
 test-minio: install  ## the lake's tests on MinIO, the second store

@@ -37,6 +37,9 @@ hypothesis.settings.load_profile("clearpane")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="faults in their full number: ten kills where the short form has three")
     parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop that the tests in tests/e2e run on")
+    parser.addoption(
+        "--compiled", action="store_true", help="the path of a call has to be compiled, else interpreted: `make test-compiled`"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
