@@ -51,7 +51,7 @@ test-compiled: install  ## the path of a call compiled, as the images have it: t
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $(COMPILED)
 	@cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m zipfile -e dist/*.whl .
 	@cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest --compiled \
-		-m "not kafka and not s3" tests/contract tests/proxy tests/e2e $(ARGS)
+		-m "not kafka and not s3 and not interpreted" tests/contract tests/proxy/*.py tests/proxy/recorder tests/proxy/upstream tests/e2e $(ARGS)
 
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)

@@ -181,6 +181,7 @@ async def test_half_a_call_cut_by_a_stop_is_a_shutdown(proxy: Proxy, upstream: U
     writer.close()
 
 
+@pytest.mark.interpreted
 async def test_a_defect_of_ours_is_a_500_that_says_so_and_a_record(
     proxy: Proxy, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,6 +224,7 @@ async def test_a_call_that_comes_as_the_last_one_ends_is_finished_too(comes: tup
     writer.close()
 
 
+@pytest.mark.interpreted
 async def test_a_call_that_waits_behind_the_last_one_is_finished_too(proxy: Proxy, upstream: Upstream) -> None:
     upstream.answers(OK, keep=True)
     server, drains = proxy.server, list[asyncio.Task[int]]()
