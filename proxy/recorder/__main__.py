@@ -24,6 +24,8 @@ _TELL_EVERY_S = 1.0
 _LINGER_S = 0.004
 _WAKE_BYTES = 4096
 _READ_BYTES = 1 << 20
+# While no more than this waits, the core is left after each note to a worker that wants it: a burst of notes took a millisecond of it.
+_UNHURRIED_BYTES = 256 << 10
 _STOP_TIMEOUT_S = 60.0
 
 
@@ -47,11 +49,14 @@ class Reading:
     def take(self, end: int) -> bool:
         """All notes before this position. Whether there were any."""
         begun = self._position
+        unhurried = end - begun <= _UNHURRIED_BYTES
         while self._position < end:
             step = min(end, self._position + _READ_BYTES)
             for note in self._notes.feed(self._ring.read(self._position, step)):
                 self._writing.take(note)
                 self._unsettled.append((self._writing.spool.taken_in, self._notes.position))
+                if unhurried:
+                    os.sched_yield()
             self._position = step
             self._settle()
         self._settle()
