@@ -29,11 +29,11 @@ from proxy.shipper.ranges import Ranges
 from proxy.shipper.replay import Lake, NoReplay, Ways, carry_out, claimed, plan
 from proxy.shipper.rescue import rescue
 from proxy.shipper.survey import survey
-from proxy.shipper.tracker import Tracker
 from proxy.spool import Damage, walk
 from proxy.spool.folder import segment_path
 from reader.holdings import holdings
 from reader.lake import Hours
+from tests.proxy.shipper.settled import settle
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -144,16 +144,6 @@ async def test_kafka_gets_a_further_attempt_in_the_same_partition(lab: Any) -> N
     assert found.in_doubt == 3
     assert [call.attempt for call in found.tracker.doubtful.values()] == [1, 1, 1]
     assert found.tracker.again(found.tracker.calls[2])[3] == 2
-
-
-def settle(folder: Path, last: int, http_end: int = 0) -> None:
-    """A journal that says that all was delivered."""
-    tracker = Tracker()
-    tracker.done, tracker.http_next, tracker.http_end = Ranges([(0, last)]), http_end, http_end
-    kept = journal.Journal(folder)
-    kept.load()
-    kept.rewrite(tracker.snapshot())
-    kept.close()
 
 
 @pytest.mark.kafka

@@ -3,32 +3,16 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.shipper import journal
 from proxy.shipper.ranges import Ranges
 from proxy.shipper.replay import Lake, NoReplay, Ways, claimed, plan
 from proxy.shipper.tracker import Call, Tracker
+from tests.proxy.shipper.settled import keep, settle
 
 BY_HTTP = Ways(partitions=0, kafka_record_bytes_max=8 << 20, intake=True)
-
-
-def keep(folder: Path, tracker: Tracker) -> None:
-    kept = journal.Journal(folder)
-    kept.load()
-    kept.rewrite(tracker.snapshot())
-    kept.close()
-
-
-def settle(folder: Path, last: int, http_end: int, lost: Ranges | None = None) -> None:
-    """A journal that says that all was delivered, or given up."""
-    tracker = Tracker()
-    tracker.done, tracker.http_next, tracker.http_end = Ranges([(0, last)]), http_end, http_end
-    tracker.lost_for = {"unreadable": lost} if lost else {}
-    keep(folder, tracker)
 
 
 async def test_what_kafka_acknowledged_does_not_go_by_http(lab: Any) -> None:
