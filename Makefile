@@ -12,6 +12,7 @@ READY := $(VENV)/.ready
 SERVICES := $(BIN)/python deploy/services
 RUN := .services
 COMPILED := build/compiled
+TEST_COMPILED = PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest --compiled -m "not kafka and not s3 and not interpreted"
 PACKAGES := clearpane proxy consumer reader
 
 .PHONY: help demo up install test test-uvloop test-compiled test-minio faults prices-check soak lint bench bench-peers bench-faults bench-loss wheel services services-stop compose-check compose-env lock clean
@@ -46,12 +47,12 @@ test: lint  ## lint, then every test beside a real Kafka and a real S3 server
 test-uvloop: install  ## the transparency of a worker on uvloop
 	@$(BIN)/python -m pytest --loop uvloop -m "not kafka and not s3" tests/e2e $(ARGS)
 
-test-compiled: install  ## the path of a call compiled, as the images have it: the tests of the proxy and of the transparency
+test-compiled: install  ## the path of a call compiled, as the images have it: the tests of the proxy, and of the transparency on both loops
 	@rm -rf $(COMPILED) && deploy/wheel $(COMPILED)/dist
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $(COMPILED)
 	@cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m zipfile -e dist/*.whl .
-	@cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest --compiled \
-		-m "not kafka and not s3 and not interpreted" tests/contract tests/proxy/*.py tests/proxy/recorder tests/proxy/upstream tests/e2e $(ARGS)
+	@cd $(COMPILED) && $(TEST_COMPILED) tests/contract tests/proxy/*.py tests/proxy/recorder tests/proxy/upstream tests/e2e $(ARGS)
+	@cd $(COMPILED) && $(TEST_COMPILED) --loop uvloop tests/e2e $(ARGS)
 
 test-minio: install  ## the lake's tests on MinIO, the second store
 	@$(SERVICES) with minio -- $(BIN)/python -m pytest -m "s3 and not kafka" $(ARGS)

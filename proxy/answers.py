@@ -5,6 +5,8 @@ They name the proxy as their source, the reason (a closed set), and what to do.
 
 import orjson
 
+from clearpane.contract.controls import ID_HEADER
+
 REASON_HEADER = b"Clearpane-Error"
 
 # reason -> (status, the type that the SDKs of OpenAI and Anthropic know)
@@ -51,3 +53,10 @@ def answer_head(status: int, body: bytes, added: bytes = b"", *, close: bool) ->
     """`added`: further header lines, each with its CRLF."""
     head = b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (status, _PHRASES.get(status, b""), len(body))
     return b"".join((head, added, b"Connection: close\r\n\r\n" if close else b"\r\n"))
+
+
+def refusal(status: int, reason: str, text: str, *, request_id: str) -> bytes:
+    """A whole answer to what is no call."""
+    body = error_body(status, reason, text, request_id=request_id, anthropic=False)
+    added = b"%b: %b\r\n%b: %b\r\n" % (ID_HEADER.encode(), request_id.encode(), REASON_HEADER, reason.encode())
+    return answer_head(status, body, added, close=True) + body

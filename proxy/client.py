@@ -10,25 +10,21 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from clearpane.contract.controls import ID_HEADER
 from clearpane.contract.identifiers import new_request_id
 from proxy import metrics
 from proxy.answered import Relayed
-from proxy.answers import REASON_HEADER, answer_head, error_body
+from proxy.answers import refusal
 from proxy.heads import Span, is_plain, may_be_head, span_of
 from proxy.plan import Message, Plan, Plans
 from proxy.relay import Relay
 from proxy.tunnel import Tunnel
-
-if TYPE_CHECKING:
-    from aiohttp.web_request import BaseRequest
 
 _LINGER_OFF = struct.pack("ii", 1, 0)
 # One read at a time is under way in a process, and it is copied out at once.
@@ -44,7 +40,7 @@ _UNREADABLE = "the request is not HTTP/1.1 that can be read in one way only (RFC
 _HEALTH = (b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz")
 
 
-def message_of(request: "BaseRequest") -> Message:
+def message_of(request: web.BaseRequest) -> Message:
     return _message(request._message)  # noqa: SLF001 - see the head of this module
 
 
@@ -76,7 +72,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_body_wait", "_head_bytes", "_held", "_left_to_aiohttp", "_new", "_owner", "_reads", "_rest", "_tail",
+        "_body", "_body_wait", "_head_bytes", "_held", "_left_to_aiohttp", "_new", "_owner", "_reads", "_rest", "_tail",
         "idle_since_s", "last_progress_s", "relay", "stuck", "tunnel", "whole",
     )  # fmt: skip
 
@@ -90,7 +86,8 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self.last_progress_s = 0.0
         self.idle_since_s = 0.0  # since then there was no call, or a part of a request has been here
         self._held = b""
-        self._head_bytes = 0  # that aiohttp's parser has had since the last call
+        self._head_bytes = 0  # that aiohttp's parser has had of a head
+        self._body: StreamReader | None = None  # of the newest request that it has seen
         self._rest = 0
         self._tail = b""  # of what aiohttp's parser has had
         self._reads = 0  # with the head still not all here
@@ -179,10 +176,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def refuse(self, status: int, reason: str, text: str) -> None:
         """Of a request that is no HTTP, or never came: there is no call to record, only an answer and a count."""
         metrics.UNREADABLE.inc()
-        request_id = new_request_id()
-        body = error_body(status, reason, text, request_id=request_id, anthropic=False)
-        added = b"%b: %b\r\n%b: %b\r\n" % (ID_HEADER.encode(), request_id.encode(), REASON_HEADER, reason.encode())
-        self.send(answer_head(status, body, added, close=True) + body)
+        self.send(refusal(status, reason, text, request_id=new_request_id()))
         self.close_idle()
 
     # asyncio
@@ -268,8 +262,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if plan is None and (not is_plain(span.key) or data.startswith(_HEALTH)):
             self._leave(data)
         elif len(data) == span.size:
-            if self._held:
-                self._hold(b"")
+            self._release()
             self._serve(span, plan, data)
         elif len(data) > span.size:
             self._hold(data[span.size :])
@@ -313,6 +306,9 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def _parse(self, span: Span, data: bytes) -> Plan | None:
         """None when the parser does not see one whole request here: it was told so."""
         assert self._parser is not None
+        if span.head > self._owner.head_bytes_max:
+            self.refuse_large_head()
+            return None
         try:
             messages, upgraded, tail = self._parser.feed_data(data)
         except LineTooLong:
@@ -330,31 +326,39 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def _pass(self, data: bytes, rest: int) -> None:
         """To aiohttp, a part of a request of which `rest` bytes are still to come."""
+        self._rest = max(rest - len(data), 0)
+        self._release()
+        super().data_received(data[:rest])
         if len(data) > rest:
-            self._leave(data)
-        else:
-            self._rest, self._held = rest - len(data), b""
-            super().data_received(data)
+            self._leave(data[rest:])
 
     def _leave(self, data: bytes) -> None:
-        self._left_to_aiohttp, self._held = True, b""
+        self._left_to_aiohttp = True
+        self._release()
         self._to_aiohttp(data)
 
     def _to_aiohttp(self, data: bytes) -> None:
         """Its parser bounds the lines of a head, not all of it; and it tells of a broken body only behind the call."""
-        if self.relay is not None or b"\r\n\r\n" in data:
-            self._head_bytes = 0
-        else:
+        if self._in_head:
             self.idle_since_s = self.idle_since_s if self._head_bytes else self._loop.time()
-            self._head_bytes += len(data)
-        if self._head_bytes > self._owner.head_bytes_max and self._current_request is None:
-            self.refuse_large_head()
-            return
+            end = data.find(b"\r\n\r\n")
+            self._head_bytes += len(data) if end < 0 else end
+            if self._head_bytes > self._owner.head_bytes_max:
+                self.refuse_large_head()
+                return
         self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+        before = len(self._messages)
         super().data_received(data)
+        if len(self._messages) > before:
+            self._body, self._head_bytes = self._messages[-1][1], 0
         request = self._current_request
         if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo) and not request.content.is_eof():
             request.content.set_exception(web.RequestPayloadError("the body's framing is broken"))
+
+    @property
+    def _in_head(self) -> bool:
+        """Not while a request waits for aiohttp's task, nor while a body that nobody wanted is read to its end."""
+        return self.relay is None and not self._messages and (self._body is None or self._body.is_eof())
 
     def _hold(self, data: bytes) -> None:
         """Requests behind the one in flight wait in the socket when they are many."""
@@ -365,6 +369,10 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if full != self._buffer_paused:
             (self._pause_reading_for_buffer if full else self._resume_reading_for_buffer)()
 
+    def _release(self) -> None:
+        if self._held:
+            self._hold(b"")
+
     # aiohttp
 
     def _process_keepalive(self) -> None:
@@ -372,7 +380,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self._keepalive_handle = None
 
     def handle_error(
-        self, request: "BaseRequest", status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         if isinstance(exc, LineTooLong):
             self.refuse_large_head()

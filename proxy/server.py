@@ -247,7 +247,8 @@ class ProxyServer:
     async def _piece(self, request: BaseRequest, call: Call) -> bytes:
         """What comes next of a body; empty at its end. Raises BadRequest, ConnectionError."""
         try:
-            piece = await asyncio.wait_for(request.content.readany(), self._limits.request_timeout_s)
+            async with asyncio.timeout(self._limits.request_timeout_s):  # wait_for may swallow that the upload is cancelled (3.11)
+                piece = await request.content.readany()
         except TimeoutError:
             raise BadRequest(408, "request_timeout", f"the client sent nothing for {self._limits.request_timeout_s:g} s") from None
         except (HttpProcessingError, web.RequestPayloadError):
