@@ -93,7 +93,8 @@ def build(settings: Settings, recorder: Recorder, pepper: str) -> ProxyServer:
             read_timeout_s=settings.read_timeout_s,
             idle_s=settings.upstream_idle_s,
             idle_max=settings.upstream_idle_max,
-        )
+        ),
+        bulk=loop.sockets.bulk if isinstance(loop := asyncio.get_running_loop(), Loop) else None,
     )
     plans = Plans(
         Routes(settings.default_upstream, settings.upstream),
@@ -122,6 +123,14 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's, on sockets of which some can be overtaken."""
+
+    def __init__(self) -> None:
+        self.sockets = Selector()
+        super().__init__(self.sockets)
+
+
 class NoUvloop(Exception):
     """The settings ask for uvloop, and it is not installed."""
 
@@ -129,7 +138,7 @@ class NoUvloop(Exception):
 def loop_of(settings: Settings) -> asyncio.AbstractEventLoop:
     """Raises NoUvloop."""
     if settings.loop == "asyncio":
-        return asyncio.SelectorEventLoop(Selector())
+        return Loop()
     try:
         import uvloop
     except ImportError:

@@ -16,6 +16,8 @@ _READ_BYTES = 256 << 10
 _READ = memoryview(bytearray(_READ_BYTES))
 # Above this many unsent bytes the upload waits; the same as asyncio's own default for sockets.
 WRITE_BUFFER_BYTES_MAX = 64 << 10
+# An answer that is not over with so many reads is bulk: what others wait for goes first.
+BULK_READS = 2
 _LINGER_OFF = struct.pack("ii", 1, 0)
 
 
@@ -45,14 +47,24 @@ class Home(Protocol):
     def gone(self, connection: "Connection") -> None: ...
 
 
+class Bulk(Protocol):
+    """The event loop's: a socket that others overtake, or no longer."""
+
+    def __call__(self, descriptor: int, on: bool) -> None: ...
+
+
 class Connection(asyncio.BufferedProtocol):
     """`last_activity_s` is the monotonic clock at the last byte in or out; the pool's sweep reads it."""
 
     __slots__ = (
+        "_bulk",
+        "_descriptor",
         "_home",
+        "_is_bulk",
         "_loop",
         "_parser",
         "_poll",
+        "_reads",
         "_request_sent",
         "_sink",
         "_switched",
@@ -64,12 +76,16 @@ class Connection(asyncio.BufferedProtocol):
         "silence_s_max",
     )
 
-    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, home: Home, loop: asyncio.AbstractEventLoop, bulk: Bulk | None = None) -> None:
         self.last_activity_s = monotonic()
         self.paused = False
         self.served = 0
         self._home = home
         self._loop = loop
+        self._bulk = bulk
+        self._is_bulk = False
+        self._descriptor = -1
+        self._reads = 0  # of the answer that is under way
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
         self._sink: Sink | None = None
@@ -96,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
     # The call's side
 
     def begin(self, sink: Sink, parser: Parser) -> None:
-        self._sink, self._parser, self._request_sent = sink, parser, False
+        self._sink, self._parser, self._request_sent, self._reads = sink, parser, False, 0
         self.served += 1
         self.last_activity_s = monotonic()
 
@@ -164,6 +180,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         self._sink = None
+        self._set_bulk(False)
         if self._transport is not None:
             self._transport.abort()
 
@@ -172,7 +189,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one by shape only
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        self._descriptor = transport.get_extra_info("socket").fileno()
+        self._poll.register(self._descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio would else make and drop a buffer of this size for each read."""
@@ -192,12 +210,21 @@ class Connection(asyncio.BufferedProtocol):
         except Malformed as fault:
             self.fail(fault)
             return
+        self._reads += 1
         if parser.complete:
             self._over(parser)
+        elif self._reads == BULK_READS:
+            self._set_bulk(True)
         sink.on_events(events)
+
+    def _set_bulk(self, on: bool) -> None:
+        if self._bulk is not None and self._is_bulk != on:
+            self._is_bulk = on
+            self._bulk(self._descriptor, on)
 
     def _over(self, parser: Parser) -> None:
         self._sink = None
+        self._set_bulk(False)
         if parser.reusable and self._request_sent and not self.closed:
             self.resume()
             self._home.put(self)
@@ -224,6 +251,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._set_bulk(False)
         self._writable.set()
         self._home.gone(self)
         sink, self._sink = self._sink, None

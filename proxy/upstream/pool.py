@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import aiohappyeyeballs
 
-from proxy.upstream.connection import Connection
+from proxy.upstream.connection import Bulk, Connection
 from proxy.upstream.faults import ConnectFailed, ConnectTimeout, OutOfFiles, ReadTimeout, Silent
 from proxy.upstream.guard import is_forbidden
 from proxy.upstream.origin import Origin
@@ -39,8 +39,9 @@ class PoolBounds:
 class Pool:
     """All connections of one worker. `start` and `stop` frame its life; nothing is shared between workers."""
 
-    def __init__(self, bounds: PoolBounds, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, bounds: PoolBounds, tls: ssl.SSLContext | None = None, bulk: Bulk | None = None) -> None:
         self._bounds = bounds
+        self._bulk = bulk
         self._tls = tls or _verifying_context()
         self._idle: dict[Origin, deque[Connection]] = {}
         self._homes: dict[Origin, _OriginHome] = {}
@@ -98,7 +99,7 @@ class Pool:
         tls = self._tls if origin.scheme == "https" else None
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(home, loop), sock=sock, ssl=tls, server_hostname=origin.host if tls else None
+                lambda: Connection(home, loop, self._bulk), sock=sock, ssl=tls, server_hostname=origin.host if tls else None
             )
         except BaseException:
             sock.close()

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import selectors
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 import pytest
 
-from proxy.selector import READY_MAX, Selector
+from proxy.selector import BULK_READY_MIN, READY_MAX, Selector
 
 PAIRS = 5 * READY_MAX // 2
 
@@ -94,17 +95,83 @@ def test_mistakes_are_told_as_the_library_tells_them(selector: Selector, pair: t
         selector.register(theirs, EVENT_READ)
 
 
-def test_a_turn_is_short_and_everybody_has_a_turn(selector: Selector) -> None:
+@contextlib.contextmanager
+def waiting(selector: Selector, count: int, *, bulk: bool) -> Iterator[list[int]]:
+    """So many sockets with a byte to read, which nobody reads: they stay ready."""
     with contextlib.ExitStack() as stack:
-        for _ in range(PAIRS):
+        descriptors = []
+        for _ in range(count):
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
             stack.enter_context(theirs)
             selector.register(ours, EVENT_READ)
-            theirs.send(b"x")  # and nobody reads it: each stays ready
-        turns = [[key.fd for key, _ in selector.select(0)] for _ in range(3)]
+            selector.bulk(ours.fileno(), bulk)
+            theirs.send(b"x")
+            descriptors.append(ours.fileno())
+        yield descriptors
+
+
+def turn_of(selector: Selector) -> list[int]:
+    return [key.fd for key, _ in selector.select(0)]
+
+
+def test_a_turn_is_short_and_everybody_has_a_turn(selector: Selector) -> None:
+    with waiting(selector, PAIRS, bulk=False) as descriptors:
+        turns = [turn_of(selector) for _ in range(3)]
     assert all(len(turn) <= READY_MAX for turn in turns)
-    assert len({descriptor for turn in turns for descriptor in turn}) == PAIRS
+    assert {descriptor for turn in turns for descriptor in turn} == set(descriptors)
+
+
+def test_others_overtake_bulk_and_everybody_has_a_turn(selector: Selector) -> None:
+    with waiting(selector, 5 * BULK_READY_MIN, bulk=True) as bulk:
+        seen = turn_of(selector)
+        assert len(seen) == BULK_READY_MIN
+        with waiting(selector, 2, bulk=False) as others:
+            turn = turn_of(selector)
+            assert set(turn[:2]) == set(others)
+            assert len(turn) == 2 + BULK_READY_MIN
+            seen += turn[2:]
+            for _ in range(3):
+                seen += turn_of(selector)[2:]
+    assert sorted(seen) == sorted(bulk)
+
+
+def test_bulk_does_not_starve_behind_others_without_end(selector: Selector) -> None:
+    with waiting(selector, 2 * READY_MAX, bulk=True) as bulk, waiting(selector, 4 * READY_MAX, bulk=False) as others:
+        turns = [turn_of(selector) for _ in range(10)]
+    served = [sum(descriptor in kind for turn in turns for descriptor in turn) for kind in (set(bulk), set(others))]
+    assert served[0] >= served[1] / 8
+    assert {descriptor for turn in turns for descriptor in turn} == {*bulk, *others}
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_what_is_asked_of_a_socket_holds_in_either_lane(on: bool, selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    selector.bulk(ours.fileno(), on)  # before it is registered, as while its reading is paused
+    key = selector.register(ours, EVENT_READ)
+    theirs.send(b"x")
+    assert selector.select(1) == [(key, EVENT_READ)]
+    selector.bulk(ours.fileno(), not on)
+    assert selector.select(1) == [(key, EVENT_READ)]
+    both = selector.modify(ours, EVENT_READ | EVENT_WRITE)
+    selector.bulk(ours.fileno(), on)
+    selector.bulk(ours.fileno(), on)
+    assert selector.select(1) == [(both, EVENT_READ | EVENT_WRITE)]
+    selector.unregister(ours)
+    assert selector.select(0) == []
+    selector.bulk(ours.fileno(), False)
+    ours.close()
+    selector.bulk(key.fd, False)
+
+
+def test_a_wait_ends_with_what_comes_in_bulk(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    key = selector.register(ours, EVENT_READ)
+    selector.bulk(ours.fileno(), True)
+    timer = threading.Timer(0.05, theirs.send, [b"x"])
+    timer.start()
+    assert selector.select(None) == [(key, EVENT_READ)]
+    timer.join()
 
 
 def test_a_loop_runs_on_it() -> None:
