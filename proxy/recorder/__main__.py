@@ -32,8 +32,8 @@ _STOP_TIMEOUT_S = 60.0
 class Reading:
     """From one ring to the spool. A note's room is given back when its frame is on disk, or dropped and counted."""
 
-    def __init__(self, ring: Ring, writing: Writing, *, release: bool) -> None:
-        self._ring, self._writing, self._release = ring, writing, release
+    def __init__(self, ring: Ring, writing: Writing) -> None:
+        self._ring, self._writing = ring, writing
         self._position = ring.settled
         self._notes = Notes(self._position)
         self._unsettled: deque[tuple[int, int]] = deque()  # items of the spool, position in the ring
@@ -67,7 +67,7 @@ class Reading:
         while self._unsettled and self._unsettled[0][0] <= through:
             position = self._unsettled.popleft()[1]
         if position is not None:
-            self._ring.settle(position, release=self._release)
+            self._ring.settle(position)
 
 
 class Rings:
@@ -79,7 +79,7 @@ class Rings:
     def __init__(self, start: Start, writing: Writing) -> None:
         self.ring = Ring(start.ring, start.ring_bytes)
         queue = Ring(start.queue, start.queue_bytes_max)
-        self._readings = Reading(self.ring, writing, release=False), Reading(queue, writing, release=True)
+        self._readings = Reading(self.ring, writing), Reading(queue, writing)
 
     def take(self) -> bool:
         """Whether there was anything, or is something not settled yet."""

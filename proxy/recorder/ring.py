@@ -62,6 +62,12 @@ class Ring:
         """Put in and not settled."""
         return self._words[_WRITTEN] - self._words[_SETTLED]
 
+    def release(self, place: int, size: int) -> None:
+        """The system may have these bytes' memory until they are written again. Of the writer, while nothing is under way."""
+        size = min(size, self.capacity_bytes - place)
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_REMOVE, _HEAD_BYTES + place, size)
+
     @property
     def reader_sleeps(self) -> bool:
         self._order()
@@ -84,22 +90,9 @@ class Ring:
         first = min(end - start, self.capacity_bytes - at)
         return bytes(self._data[at : at + first]) + bytes(self._data[: end - start - first])
 
-    def settle(self, position: int, *, release: bool = False) -> None:
-        """All bytes before it are taken care of. `release`: the system may have their memory until it is written again."""
-        if release:
-            self._release(self.settled, position)
+    def settle(self, position: int) -> None:
+        """All bytes before it are taken care of."""
         self._publish(_SETTLED, position)
-
-    def _release(self, start: int, end: int) -> None:
-        """Whole pages between two positions, which are not settled yet: so nobody is writing there."""
-        at = start % self.capacity_bytes
-        first = min(end - start, self.capacity_bytes - at)
-        for low, high in ((at, at + first), (0, end - start - first)):
-            first_page, behind_last = -(-low // mmap.PAGESIZE), high // mmap.PAGESIZE
-            if behind_last > first_page:
-                with contextlib.suppress(OSError):
-                    place, size = first_page * mmap.PAGESIZE, (behind_last - first_page) * mmap.PAGESIZE
-                    self._map.madvise(mmap.MADV_REMOVE, _HEAD_BYTES + place, size)
 
     def sleep(self, asleep: bool) -> None:
         self._publish(_ASLEEP, int(asleep))

@@ -125,6 +125,26 @@ async def test_a_body_larger_than_the_ring(link: RecorderLink, tmp_path: Path) -
     assert record[1] == record[2] == body
 
 
+async def test_memory_that_waiting_notes_took_goes_back_to_the_system(link: RecorderLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "_QUIET_S", 0.1)
+    body = os.urandom(3 * links.RING_BYTES)
+    for sequence in range(2):
+        link.send(admitted(link.admit()))
+        link.send(completed(sequence, body))
+        assert queue_bytes(link) > len(body)
+        await asyncio.sleep(0.05)
+        assert queue_bytes(link) > len(body), "it may be needed again"
+        async with asyncio.timeout(20):
+            while queue_bytes(link) >= links._GIVE_BYTES:
+                await asyncio.sleep(0.01)
+    assert await link.stop(20)
+
+
+def queue_bytes(link: RecorderLink) -> int:
+    """Of memory that the system has given."""
+    return os.fstat(link._queue.descriptor).st_blocks * 512
+
+
 async def test_the_callers_key_does_not_come_to_the_disk(link: RecorderLink, tmp_path: Path) -> None:
     link.send(admitted(link.admit()))
     link.send(completed(0, b"my key is " + KEY))
