@@ -60,7 +60,7 @@ class Selector(BaseSelector):
         return key
 
     def bulk(self, descriptor: int, on: bool) -> None:
-        """From now on others overtake this socket, or no longer. Whoever says yes says no before the descriptor is another socket's."""
+        """From now on others overtake this socket, or no longer. Whoever says yes says no when the socket is gone."""
         if (descriptor in self._bulk) == on:
             return
         key = self._keys.get(descriptor)
@@ -73,20 +73,22 @@ class Selector(BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """At most READY_MAX of those that are ready, and some of bulk behind them; the others come first next time."""
         wait_s = -1.0 if timeout is None else math.ceil(max(timeout, 0) * 1e3) * 1e-3  # rounded up: epoll knows milliseconds
-        keys, ready, bulk_waits = self._keys, [], False
+        ready: list[tuple[SelectorKey, int]] = []
         with contextlib.suppress(InterruptedError):
-            for descriptor, found in self._epoll.poll(wait_s, READY_MAX):
-                key = keys.get(descriptor)
-                if key is not None:
-                    ready.append((key, _events(found) & key.events))
-                else:
-                    bulk_waits = True
-            if bulk_waits:
-                for descriptor, found in self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(ready))):
-                    key = keys.get(descriptor)
-                    if key is not None:
-                        ready.append((key, _events(found) & key.events))
+            if self._tell(self._epoll.poll(wait_s, READY_MAX), ready):
+                self._tell(self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(ready))), ready)
         return ready
+
+    def _tell(self, polled: list[tuple[int, int]], ready: list[tuple[SelectorKey, int]]) -> bool:
+        """Whether there was one that nobody registered: it is the epoll of bulk."""
+        unknown, keys = False, self._keys
+        for descriptor, found in polled:
+            key = keys.get(descriptor)
+            if key is None:
+                unknown = True
+            else:
+                ready.append((key, _events(found) & key.events))
+        return unknown
 
     def get_key(self, fileobj: _FileObject) -> SelectorKey:
         """Raises KeyError when it is not registered."""

@@ -52,7 +52,7 @@ class RecorderLink:
         self._wake = -1
         self._giving: asyncio.TimerHandle | None = None
         self._given_bytes = 0  # of the queue's memory, since it was needed last
-        self._queued_at_s = 0.0
+        self._needed = False  # the queue, since `_give_back` looked last
         self._owed = Gap()  # records dropped here, of which the recorder does not know yet
 
     def start(self) -> None:
@@ -149,12 +149,13 @@ class RecorderLink:
             self._queue.put(data)
         elif note.kind == _COMPLETED:
             self._owed.add(note.sequence)
-        self._queued_at_s, self._given_bytes = self._loop.time(), 0
+        self._needed = True
         if self._giving is None:
             self._giving = self._loop.call_later(_QUIET_S, self._give_back)
 
     def _give_back(self) -> None:
-        if self._queue.used_bytes or self._loop.time() - self._queued_at_s < _QUIET_S:
+        if self._needed or self._queue.used_bytes:
+            self._needed, self._given_bytes = False, 0
             self._giving = self._loop.call_later(_QUIET_S, self._give_back)
             return
         self._queue.release(self._given_bytes, _GIVE_BYTES)
