@@ -5,7 +5,6 @@ parser. What is plain is still parsed by it once: only a head that it has accept
 """
 
 import re
-from typing import NamedTuple
 
 _LENGTH, _LENGTH_SMALL = b"\r\nContent-Length: ", b"\r\ncontent-length: "
 _DIGITS_MAX = 15
@@ -15,17 +14,20 @@ _WITH, _WITHOUT = b"+", b"-"
 _ODD = re.compile(rb"\n(?:[ \t\r\n]|transfer-encoding|content-length|upgrade|expect|http2-settings)", re.IGNORECASE)
 
 
-class Span(NamedTuple):
+class Span:
     """A request at the beginning of some bytes.
 
     `key`: the head without the line of its length, and whether there was one. `head` and `size` count the bytes of
     the head and of the whole. `length`: as stated.
     """
 
-    key: bytes
-    head: int
-    size: int
-    length: int | None
+    __slots__ = ("head", "key", "length", "size")
+
+    def __init__(self, key: bytes, head: int, size: int, length: int | None) -> None:
+        self.key = key
+        self.head = head
+        self.size = size
+        self.length = length
 
 
 def span_of(data: bytes) -> Span | None:

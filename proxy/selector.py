@@ -27,14 +27,24 @@ class _HasFileno(Protocol):
 _FileObject = int | _HasFileno
 
 
+class Watcher(Protocol):
+    """Who is told of a socket in `select` itself, without asyncio's handles."""
+
+    def ready(self, found: int) -> None:
+        """`found`: epoll's bits. Raises nothing."""
+
+
 class Selector(BaseSelector):
     """For asyncio.SelectorEventLoop."""
 
     def __init__(self) -> None:
         self._epoll, self._bulk_epoll = epoll(), epoll()
-        self._epoll.register(self._bulk_epoll.fileno(), EPOLLIN)
+        self._bulk_descriptor = self._bulk_epoll.fileno()
+        self._epoll.register(self._bulk_descriptor, EPOLLIN)
         self._bulk: set[int] = set()
+        self._masks: dict[int, int] = {}  # of all that an epoll has
         self._keys: dict[int, SelectorKey] = {}
+        self._watchers: dict[int, Watcher] = {}
         self._map = _ByFile(self._keys)
 
     def register(self, fileobj: _FileObject, events: int, data: Any = None) -> SelectorKey:
@@ -42,53 +52,59 @@ class Selector(BaseSelector):
         descriptor = _descriptor(fileobj)
         if descriptor in self._keys:
             raise KeyError(f"{fileobj!r} is registered already")
-        self._lane(descriptor).register(descriptor, _mask(events))
+        self._ask(descriptor, _mask(events))
         return self._keep(fileobj, descriptor, events, data)
 
     def modify(self, fileobj: _FileObject, events: int, data: Any = None) -> SelectorKey:
         """Raises KeyError when it is not registered."""
-        descriptor = _registered(self._keys, fileobj)
-        if self._keys[descriptor].events != events:
-            self._lane(descriptor).modify(descriptor, _mask(events))
+        descriptor = self.get_key(fileobj).fd
+        self._ask(descriptor, _mask(events))
         return self._keep(fileobj, descriptor, events, data)
 
     def unregister(self, fileobj: _FileObject) -> SelectorKey:
         """Raises KeyError when it is not registered."""
         key = self._keys.pop(_registered(self._keys, fileobj))
-        with contextlib.suppress(OSError):  # it is closed already
-            self._lane(key.fd).unregister(key.fd)
+        self._ask(key.fd, 0)
         return key
+
+    def watch(self, descriptor: int, watcher: Watcher, mask: int) -> None:
+        """From now on `watcher` is told of these (epoll's bits) and of the end; of nothing more with 0."""
+        if mask:
+            self._watchers[descriptor] = watcher
+        else:
+            self._watchers.pop(descriptor, None)
+        self._ask(descriptor, mask)
 
     def bulk(self, descriptor: int, on: bool) -> None:
         """From now on others overtake this socket, or no longer. Whoever says yes says no when the socket is gone."""
         if (descriptor in self._bulk) == on:
             return
-        key = self._keys.get(descriptor)
-        if key is not None:
-            self._lane(descriptor).unregister(descriptor)
+        mask = self._masks.get(descriptor, 0)
+        self._ask(descriptor, 0)
         (self._bulk.add if on else self._bulk.discard)(descriptor)
-        if key is not None:
-            self._lane(descriptor).register(descriptor, _mask(key.events))
+        self._ask(descriptor, mask)
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """At most READY_MAX of those that are ready, and some of bulk behind them; the others come first next time."""
+        """Tells at most READY_MAX of those that are ready, and some of bulk behind them; the others come first next time."""
         wait_s = -1.0 if timeout is None else math.ceil(max(timeout, 0) * 1e3) * 1e-3  # rounded up: epoll knows milliseconds
         ready: list[tuple[SelectorKey, int]] = []
-        with contextlib.suppress(InterruptedError):
-            if self._tell(self._epoll.poll(wait_s, READY_MAX), ready):
-                self._tell(self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(ready))), ready)
+        polled = self._epoll.poll(wait_s, READY_MAX)
+        if self._tell(polled, ready):
+            self._tell(self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(polled) - 1)), ready)
         return ready
 
     def _tell(self, polled: list[tuple[int, int]], ready: list[tuple[SelectorKey, int]]) -> bool:
-        """Whether there was one that nobody registered: it is the epoll of bulk."""
-        unknown, keys = False, self._keys
+        """Whether bulk is ready, too. A watcher may end others that were polled with it: these are not told any more."""
+        bulk, keys, watchers = False, self._keys, self._watchers
         for descriptor, found in polled:
-            key = keys.get(descriptor)
-            if key is None:
-                unknown = True
-            else:
+            watcher = watchers.get(descriptor)
+            if watcher is not None:
+                watcher.ready(found)
+            elif descriptor == self._bulk_descriptor:
+                bulk = True
+            elif (key := keys.get(descriptor)) is not None:
                 ready.append((key, _events(found) & key.events))
-        return unknown
+        return bulk
 
     def get_key(self, fileobj: _FileObject) -> SelectorKey:
         """Raises KeyError when it is not registered."""
@@ -101,9 +117,23 @@ class Selector(BaseSelector):
         self._epoll.close()
         self._bulk_epoll.close()
         self._keys.clear()
+        self._watchers.clear()
 
-    def _lane(self, descriptor: int) -> epoll:
-        return self._bulk_epoll if descriptor in self._bulk else self._epoll
+    def _ask(self, descriptor: int, mask: int) -> None:
+        """Raises OSError where it is no open file; what is closed can still be taken out."""
+        lane = self._bulk_epoll if descriptor in self._bulk else self._epoll
+        before = self._masks.get(descriptor, 0)
+        if not mask:
+            self._masks.pop(descriptor, None)
+            if before:
+                with contextlib.suppress(OSError):  # it is closed already
+                    lane.unregister(descriptor)
+        elif not before:
+            lane.register(descriptor, mask)
+            self._masks[descriptor] = mask
+        elif before != mask:
+            lane.modify(descriptor, mask)
+            self._masks[descriptor] = mask
 
     def _keep(self, fileobj: _FileObject, descriptor: int, events: int, data: Any) -> SelectorKey:
         key = self._keys[descriptor] = SelectorKey(fileobj, descriptor, events, data)

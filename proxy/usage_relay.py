@@ -6,7 +6,6 @@ asked, or taken out again, goes by as in any other relay; where a stream came of
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Literal
 
 from clearpane.contract.envelope import End
@@ -101,7 +100,7 @@ class UsageRelay(Relay):
         self._filter, self._chunked = Filter(), head.framing is not Framing.CLOSE
         if head.framing is not Framing.LENGTH:
             return head
-        return replace(head, passing=_LENGTH.sub(b"", head.passing) + _CHUNKED, framing=Framing.CHUNKED)
+        return head.passed_on(_LENGTH.sub(b"", head.passing) + _CHUNKED, Framing.CHUNKED)
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if data and self._chunked else data

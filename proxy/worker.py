@@ -17,11 +17,11 @@ from proxy.answered import WeakParser, assert_c_parser
 from proxy.call import Recorder, Recording
 from proxy.capture import Budget
 from proxy.listening import Listening
+from proxy.loop import Loop
 from proxy.plan import Plans
 from proxy.recorder.link import RecorderLink
 from proxy.recorder.start import Start
 from proxy.routes import Routes
-from proxy.selector import Selector
 from proxy.server import Limits, ProxyServer
 from proxy.upstream.pool import Pool, PoolBounds
 
@@ -121,14 +121,6 @@ def _limits(settings: Settings) -> Limits:
         websocket_idle_s=settings.websocket_idle_s,
         drain_s=settings.drain_s if settings.client_gone == "drain" else 0.0,
     )
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """asyncio's, on sockets of which some can be overtaken."""
-
-    def __init__(self) -> None:
-        self.sockets = Selector()
-        super().__init__(self.sockets)
 
 
 class NoUvloop(Exception):

@@ -5,7 +5,6 @@ bytes to another: length and transfer coding are refused unless they can be read
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
@@ -33,17 +32,30 @@ _NONE, _LENGTH_STATED, _CHUNKED, _CLOSE = Framing.NONE, Framing.LENGTH, Framing.
 _DECIDING = re.compile(rb"\r\n(content-length|transfer-encoding|" + b"|".join(sorted(HOP_BY_HOP)) + rb"):[ \t]*([^\r]*?)[ \t]*(?=\r|\Z)")
 
 
-@dataclass(slots=True)
 class Head:
-    """`fields` are the header lines as they came, from CRLF to CRLF; `passing` those of them that go on to the client."""
+    """`fields` are the header lines as they came, from CRLF to CRLF; `passing` those of them that go on to the client.
 
-    status: int
-    status_line: bytes  # of HTTP/1.1, whatever the upstream speaks
-    fields: bytes
-    passing: bytes
-    framing: Framing
-    length: int  # with Framing.LENGTH
-    persistent: bool  # the connection may serve another call
+    `status_line` is HTTP/1.1's, whatever the upstream speaks. `length` goes with Framing.LENGTH. `persistent`: the
+    connection may serve another call.
+    """
+
+    # Compiled, a dataclass would be made by the interpreter all the same, for each call.
+    __slots__ = ("fields", "framing", "length", "passing", "persistent", "status", "status_line")
+
+    def __init__(
+        self, status: int, status_line: bytes, fields: bytes, passing: bytes, framing: Framing, length: int, persistent: bool
+    ) -> None:
+        self.status = status
+        self.status_line = status_line
+        self.fields = fields
+        self.passing = passing
+        self.framing = framing
+        self.length = length
+        self.persistent = persistent
+
+    def passed_on(self, passing: bytes, framing: Framing, *, persistent: bool = True) -> "Head":
+        """The same answer, but for what the client sees of it."""
+        return Head(self.status, self.status_line, self.fields, passing, framing, self.length, persistent and self.persistent)
 
     @property
     def interim(self) -> bool:

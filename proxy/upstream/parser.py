@@ -3,8 +3,6 @@
 A body is handed on as it came, framing included (`raw`), with the payload inside it (`payload`).
 """
 
-from dataclasses import dataclass, replace
-
 from proxy.upstream.answer import Framing, Head, parse_head
 from proxy.upstream.chunks import Chunks
 from proxy.upstream.faults import Broken, Malformed
@@ -13,12 +11,14 @@ from proxy.upstream.faults import Broken, Malformed
 INTERIM_MAX = 16
 
 
-@dataclass(slots=True)
 class Piece:
     """A part of the body: `raw` as on the wire, `payload` without the transfer framing."""
 
-    raw: bytes
-    payload: list[bytes]
+    __slots__ = ("payload", "raw")
+
+    def __init__(self, raw: bytes, payload: list[bytes]) -> None:
+        self.raw = raw
+        self.payload = payload
 
 
 Event = Head | Piece | None  # None: the message is complete
@@ -113,7 +113,7 @@ class Parser:
             raise Malformed("the upstream switched protocols, which nobody had asked for")
         if [value.lower() for name, value in head.headers if name.lower() == b"upgrade"] != [b"websocket"]:
             raise Malformed("the upstream switched to a protocol other than the WebSocket that was asked for")
-        return replace(head, passing=head.fields, framing=Framing.CLOSE, persistent=False)
+        return head.passed_on(head.fields, Framing.CLOSE, persistent=False)
 
     def _feed_body(self, head: Head, data: bytes, events: list[Event]) -> bytes:
         if self._chunks is not None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy.worker import Loop
+from proxy.loop import Loop
 from tests.e2e.conftest import Proxy
 from tests.e2e.wire import OK, Origin, Wire, connect, read_answer
 

@@ -6,6 +6,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from select import EPOLLIN, EPOLLOUT
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
@@ -162,6 +163,38 @@ def test_what_is_asked_of_a_socket_holds_in_either_lane(on: bool, selector: Sele
     selector.bulk(ours.fileno(), False)
     ours.close()
     selector.bulk(key.fd, False)
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def ready(self, found: int) -> None:
+        self.found.append(found)
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_a_watcher_is_told_in_either_lane_and_asyncio_is_not(
+    on: bool, selector: Selector, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    watched = Watched()
+    selector.watch(ours.fileno(), watched, EPOLLIN)
+    selector.bulk(ours.fileno(), on)
+    assert selector.select(0) == []
+    theirs.send(b"x")
+    assert selector.select(1) == []
+    assert watched.found == [EPOLLIN]
+    selector.bulk(ours.fileno(), not on)
+    selector.watch(ours.fileno(), watched, EPOLLIN | EPOLLOUT)
+    selector.select(1)
+    assert watched.found == [EPOLLIN, EPOLLIN | EPOLLOUT]
+    selector.watch(ours.fileno(), watched, 0)
+    assert selector.select(0) == []
+    selector.bulk(ours.fileno(), on)
+    assert selector.select(0) == []
+    assert len(watched.found) == 2
+    assert len(selector.get_map()) == 0
 
 
 def test_a_wait_ends_with_what_comes_in_bulk(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
