@@ -16,8 +16,11 @@ from typing import Any, Protocol
 
 # A turn costs some microseconds beside what it serves.
 READY_MAX = 32
-# Of bulk; or as many as of the others, if that is more, so that calls without end do not starve the streams.
-BULK_READY_MIN = 8
+# Of bulk, before the others are looked at again; or as many as of the others, if that is more, so that calls without end do
+# not starve the streams.
+BULK_READY_MIN = 4
+# How often a turn does so.
+BULK_PARTS_MAX = 4
 
 
 class _HasFileno(Protocol):
@@ -85,12 +88,20 @@ class Selector(BaseSelector):
         self._ask(descriptor, mask)
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """Tells at most READY_MAX of those that are ready, and some of bulk behind them; the others come first next time."""
+        """Some of those that are ready, and of bulk a few behind them; the others come first next time.
+
+        While only watchers are ready, and few beside bulk, the next time is in the same turn: asyncio has no part in it.
+        """
         wait_s = -1.0 if timeout is None else math.ceil(max(timeout, 0) * 1e3) * 1e-3  # rounded up: epoll knows milliseconds
         ready: list[tuple[SelectorKey, int]] = []
-        polled = self._epoll.poll(wait_s, READY_MAX)
-        if self._tell(polled, ready):
+        for _ in range(BULK_PARTS_MAX):
+            polled = self._epoll.poll(wait_s, READY_MAX)
+            if not self._tell(polled, ready):
+                break
             self._tell(self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(polled) - 1)), ready)
+            if ready or len(polled) > BULK_READY_MIN:
+                break
+            wait_s = 0.0
         return ready
 
     def _tell(self, polled: list[tuple[int, int]], ready: list[tuple[SelectorKey, int]]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import selectors
 import socket
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.selector import BULK_READY_MIN, READY_MAX, Selector
+from proxy.selector import BULK_PARTS_MAX, BULK_READY_MIN, READY_MAX, Selector
 
 PAIRS = 5 * READY_MAX // 2
 
@@ -166,11 +167,15 @@ def test_what_is_asked_of_a_socket_holds_in_either_lane(on: bool, selector: Sele
 
 
 class Watched:
-    def __init__(self) -> None:
+    """Reads nothing, so it stays ready."""
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
         self.found: list[int] = []
+        self.then = then
 
     def ready(self, found: int) -> None:
         self.found.append(found)
+        self.then()
 
 
 @pytest.mark.parametrize("on", [False, True])
@@ -184,17 +189,82 @@ def test_a_watcher_is_told_in_either_lane_and_asyncio_is_not(
     assert selector.select(0) == []
     theirs.send(b"x")
     assert selector.select(1) == []
-    assert watched.found == [EPOLLIN]
+    assert set(watched.found) == {EPOLLIN}
     selector.bulk(ours.fileno(), not on)
     selector.watch(ours.fileno(), watched, EPOLLIN | EPOLLOUT)
     selector.select(1)
-    assert watched.found == [EPOLLIN, EPOLLIN | EPOLLOUT]
+    assert set(watched.found) == {EPOLLIN, EPOLLIN | EPOLLOUT}
+    before = len(watched.found)
     selector.watch(ours.fileno(), watched, 0)
     assert selector.select(0) == []
     selector.bulk(ours.fileno(), on)
     assert selector.select(0) == []
-    assert len(watched.found) == 2
+    assert len(watched.found) == before
     assert len(selector.get_map()) == 0
+
+
+@contextlib.contextmanager
+def watching(selector: Selector, count: int, then: Callable[[int], object]) -> Iterator[None]:
+    """So many bulk sockets that are ready and stay so; `then` is told which one was served."""
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+            selector.watch(ours.fileno(), Watched(functools.partial(then, number)), EPOLLIN)
+            selector.bulk(ours.fileno(), True)
+            theirs.send(b"x")
+        yield
+
+
+def test_a_turn_of_watched_bulk_ends(selector: Selector) -> None:
+    served: list[int] = []
+    with watching(selector, 4 * BULK_READY_MIN * BULK_PARTS_MAX, served.append):
+        assert selector.select(None) == []
+        assert len(served) == BULK_READY_MIN * BULK_PARTS_MAX
+        assert len(set(served)) == len(served)
+        for _ in range(3):
+            selector.select(None)
+    assert len(set(served)) == len(served)
+
+
+def test_what_becomes_ready_in_a_turn_overtakes_the_bulk_that_waits(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    order: list[str] = []
+    selector.watch(ours.fileno(), Watched(lambda: (ours.recv(1), order.append("call"))), EPOLLIN)
+
+    def served(_: int) -> None:
+        order.append("chunk")
+        if len(order) == 1:
+            theirs.send(b"x")
+
+    with watching(selector, READY_MAX, served):
+        selector.select(None)
+    assert order.index("call") == BULK_READY_MIN
+    assert order.count("chunk") == BULK_PARTS_MAX * BULK_READY_MIN
+
+
+def test_a_turn_with_many_others_is_not_prolonged(selector: Selector) -> None:
+    told: list[str] = []
+    with watching(selector, READY_MAX, lambda _: told.append("chunk")), contextlib.ExitStack() as stack:
+        for _ in range(2 * BULK_READY_MIN):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+            selector.watch(ours.fileno(), Watched(lambda: told.append("call")), EPOLLIN)
+            theirs.send(b"x")
+        selector.select(None)
+    assert told == ["call"] * 2 * BULK_READY_MIN + ["chunk"] * 2 * BULK_READY_MIN
+
+
+def test_asyncio_has_its_turn_when_something_is_ready_for_it(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    key = selector.register(ours, EVENT_READ)
+    theirs.send(b"x")
+    served: list[int] = []
+    with watching(selector, READY_MAX, served.append):
+        assert selector.select(None) == [(key, EVENT_READ)]
+    assert len(served) == BULK_READY_MIN
 
 
 def test_a_wait_ends_with_what_comes_in_bulk(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
