@@ -71,12 +71,12 @@ class Selector(BaseSelector):
         return key
 
     def watch(self, descriptor: int, watcher: Watcher, mask: int) -> None:
-        """From now on `watcher` is told of these (epoll's bits) and of the end; of nothing more with 0."""
+        """From now on `watcher` is told of these (epoll's bits) and of the end; of nothing more with 0. Raises OSError."""
+        self._ask(descriptor, mask)
         if mask:
             self._watchers[descriptor] = watcher
         else:
             self._watchers.pop(descriptor, None)
-        self._ask(descriptor, mask)
 
     def bulk(self, descriptor: int, on: bool) -> None:
         """From now on others overtake this socket, or no longer. Whoever says yes says no when the socket is gone."""

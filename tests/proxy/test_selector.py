@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import os
 import selectors
 import socket
 import threading
@@ -201,6 +202,23 @@ def test_a_watcher_is_told_in_either_lane_and_asyncio_is_not(
     assert selector.select(0) == []
     assert len(watched.found) == before
     assert len(selector.get_map()) == 0
+
+
+def test_a_watch_that_fails_leaves_nothing_behind(selector: Selector, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    number = ours.fileno()
+    ours.close()
+    watched = Watched()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        selector.watch(number, watched, EPOLLIN)
+    os.dup2(theirs.fileno(), number)  # the next file of this number
+    try:
+        key = selector.register(number, EVENT_WRITE)
+        assert selector.select(1) == [(key, EVENT_WRITE)]
+        selector.unregister(number)
+    finally:
+        os.close(number)
+    assert watched.found == []
 
 
 @contextlib.contextmanager
