@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from proxy import client
+from proxy import client, transport
 from tests.e2e.conftest import Proxy
 from tests.e2e.wire import OK, Origin, Wire, connect, read_answer
 
@@ -21,7 +21,8 @@ CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (l
 
 @pytest.fixture(params=[READ_BYTES, 256 << 10])
 def read_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(client, "_READ", memoryview(bytearray(request.param)))
+    for module in (client, transport):  # by uvloop, and by our own
+        monkeypatch.setattr(module, "_READ", memoryview(bytearray(request.param)))
     return int(request.param)
 
 
