@@ -1,7 +1,6 @@
 """Our transport tells a protocol what asyncio's own tells it, in the same order: each scene is played on both."""
 
 import asyncio
-import contextlib
 import selectors
 import socket
 import struct
@@ -385,24 +384,3 @@ def test_one_that_ends_another_in_the_same_turn() -> None:
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(run()) == [["made", "data", "lost: NoneType"], ["made", "lost: NoneType"]]
-
-
-def test_only_what_is_connected_and_not_tls_is_ours() -> None:
-    async def run() -> list[bool]:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Told, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        named, _ = await loop.create_connection(Told, *address)
-        connected = socket.create_connection(address)
-        connected.setblocking(False)
-        given, _ = await loop.create_connection(Told, sock=connected)
-        found = [isinstance(transport, Transport) for transport in (named, given)]
-        for transport in (named, given):
-            transport.close()
-        server.close()
-        await server.wait_closed()
-        await asyncio.sleep(0.05)
-        return found
-
-    with asyncio.Runner(loop_factory=Loop) as runner, contextlib.suppress(ConnectionError):
-        assert runner.run(run()) == [False, True]
