@@ -24,12 +24,10 @@ from proxy.answers import refusal
 from proxy.heads import Span, is_plain, may_be_head, span_of
 from proxy.plan import Message, Plan, Plans
 from proxy.relay import Relay
+from proxy.transport import READ
 from proxy.tunnel import Tunnel
 
 _LINGER_OFF = struct.pack("ii", 1, 0)
-# One read at a time is under way in a process, and it is copied out at once.
-_READ_BYTES = 256 << 10
-_READ = memoryview(bytearray(_READ_BYTES))
 # A larger request is sent on as it comes; a smaller one is waited for, but not for long.
 WHOLE_BYTES_MAX = 64 << 10
 WHOLE_WAIT_S = 0.05
@@ -224,10 +222,10 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """uvloop reads this way; our transport calls data_received."""
-        return _READ
+        return READ
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_READ[:nbytes]))
+        self.data_received(bytes(READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self._left_to_aiohttp:

@@ -93,28 +93,29 @@ class Selector(BaseSelector):
         While only watchers are ready, and few beside bulk, the next time is in the same turn: asyncio has no part in it.
         """
         wait_s = -1.0 if timeout is None else math.ceil(max(timeout, 0) * 1e3) * 1e-3  # rounded up: epoll knows milliseconds
-        ready: list[tuple[SelectorKey, int]] = []
+        others: list[tuple[int, int]] = []
         for _ in range(BULK_PARTS_MAX):
             polled = self._epoll.poll(wait_s, READY_MAX)
-            if not self._tell(polled, ready):
+            if not self._tell(polled, others):
                 break
-            self._tell(self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(polled) - 1)), ready)
-            if ready or len(polled) > BULK_READY_MIN:
+            self._tell(self._bulk_epoll.poll(0, max(BULK_READY_MIN, len(polled) - 1)), others)
+            if others or len(polled) > BULK_READY_MIN:
                 break
             wait_s = 0.0
-        return ready
+        # Looked up behind all watchers: what these have changed of asyncio's sockets counts.
+        return [(key, _events(found) & key.events) for descriptor, found in others if (key := self._keys.get(descriptor)) is not None]
 
-    def _tell(self, polled: list[tuple[int, int]], ready: list[tuple[SelectorKey, int]]) -> bool:
+    def _tell(self, polled: list[tuple[int, int]], others: list[tuple[int, int]]) -> bool:
         """Whether bulk is ready, too. A watcher may end others that were polled with it: these are not told any more."""
-        bulk, keys, watchers = False, self._keys, self._watchers
+        bulk, watchers = False, self._watchers
         for descriptor, found in polled:
             watcher = watchers.get(descriptor)
             if watcher is not None:
                 watcher.ready(found)
             elif descriptor == self._bulk_descriptor:
                 bulk = True
-            elif (key := keys.get(descriptor)) is not None:
-                ready.append((key, _events(found) & key.events))
+            else:
+                others.append((descriptor, found))
         return bulk
 
     def get_key(self, fileobj: _FileObject) -> SelectorKey:

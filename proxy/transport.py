@@ -14,8 +14,8 @@ from proxy.selector import Selector
 # asyncio's own, for sockets.
 WRITE_BUFFER_BYTES_HIGH = 64 << 10
 # One read at a time is under way in a process, and it is copied out at once.
-_READ_BYTES = 256 << 10
-_READ = memoryview(bytearray(_READ_BYTES))
+READ_BYTES = 256 << 10
+READ = memoryview(bytearray(READ_BYTES))
 
 
 class StreamProtocol(Protocol):
@@ -79,7 +79,7 @@ class Transport:
     def _read(self) -> None:
         protocol = self._protocol
         try:
-            count = self._socket.recv_into(_READ)
+            count = self._socket.recv_into(READ)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -87,7 +87,7 @@ class Transport:
             return
         assert protocol is not None
         if count:
-            protocol.data_received(bytes(_READ[:count]))
+            protocol.data_received(bytes(READ[:count]))
             return
         self._ended = True
         if protocol.eof_received():
@@ -166,10 +166,11 @@ class Transport:
         """Raises ValueError unless high >= low >= 0."""
         if high is None:
             high = WRITE_BUFFER_BYTES_HIGH if low is None else 4 * low
-        self._low = high // 4 if low is None else low
-        self._high = high
-        if not self._high >= self._low >= 0:
-            raise ValueError(f"high ({self._high}) must be >= low ({self._low}) must be >= 0")
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high}) must be >= low ({low}) must be >= 0")
+        self._high, self._low = high, low
         self._tell_full()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:

@@ -8,12 +8,10 @@ import struct
 from time import monotonic
 from typing import Protocol, cast
 
+from proxy.transport import READ
 from proxy.upstream.faults import Broken, Malformed, UpstreamFault
 from proxy.upstream.parser import Event, Parser
 
-# One read at a time is under way in a process, and it is copied out at once.
-_READ_BYTES = 256 << 10
-_READ = memoryview(bytearray(_READ_BYTES))
 # Above this many unsent bytes the upload waits; the same as asyncio's own default for sockets.
 WRITE_BUFFER_BYTES_MAX = 64 << 10
 # An answer that is not over with so many reads is bulk: what others wait for goes first.
@@ -194,10 +192,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """TLS and uvloop read this way, without a buffer that is made and dropped for each read; our transport calls data_received."""
-        return _READ
+        return READ
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_READ[:nbytes]))
+        self.data_received(bytes(READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         self.last_activity_s = monotonic()

@@ -22,7 +22,7 @@ CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (l
 @pytest.fixture(params=[READ_BYTES, 256 << 10])
 def read_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     for module in (client, transport):  # by uvloop, and by our own
-        monkeypatch.setattr(module, "_READ", memoryview(bytearray(request.param)))
+        monkeypatch.setattr(module, "READ", memoryview(bytearray(request.param)))
     return int(request.param)
 
 

@@ -221,6 +221,27 @@ def test_a_watch_that_fails_leaves_nothing_behind(selector: Selector, pair: tupl
     assert watched.found == []
 
 
+def test_asyncio_hears_of_its_sockets_as_watchers_left_them(selector: Selector) -> None:
+    """A handle that a watcher has replaced is cancelled; told of it, asyncio would take out the new one."""
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(3)]
+        for end in (end for pair in pairs for end in pair):
+            stack.enter_context(end)
+        watched, replaced, ended = (ours for ours, _ in pairs)
+        for ours in (replaced, ended):
+            selector.register(ours, EVENT_READ, "old")
+
+        def change() -> None:
+            selector.unregister(replaced)
+            selector.register(replaced, EVENT_READ, "new")
+            selector.unregister(ended)
+
+        for _, theirs in reversed(pairs):  # the watcher's is the last to be polled
+            theirs.send(b"x")
+        selector.watch(watched.fileno(), Watched(change), EPOLLIN)
+        assert [(key.fileobj, key.data) for key, _ in selector.select(1)] == [(replaced, "new")]
+
+
 @contextlib.contextmanager
 def watching(selector: Selector, count: int, then: Callable[[int], object]) -> Iterator[None]:
     """So many bulk sockets that are ready and stay so; `then` is told which one was served."""

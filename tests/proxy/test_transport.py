@@ -171,6 +171,7 @@ async def limits(told: Told, theirs: socket.socket) -> object:
     for high, low in ((1, 2), (1, -1)):
         with pytest.raises(ValueError, match="high"):
             told.transport.set_write_buffer_limits(high=high, low=low)
+    seen.append(told.transport.get_write_buffer_limits())
     return seen
 
 
