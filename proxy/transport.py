@@ -6,6 +6,8 @@ asyncio's takes a handle, a context and four functions to bring a protocol some 
 
 import asyncio
 import socket
+import struct
+from collections.abc import Callable
 from select import EPOLLIN, EPOLLOUT
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ WRITE_BUFFER_BYTES_HIGH = 64 << 10
 # One read at a time is under way in a process, and it is copied out at once.
 READ_BYTES = 256 << 10
 READ = memoryview(bytearray(READ_BYTES))
+_LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 class StreamProtocol(Protocol):
@@ -27,11 +30,16 @@ class StreamProtocol(Protocol):
 
     def eof_received(self) -> bool | None: ...
 
-    def connection_lost(self, exc: Exception | None) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
 
     def pause_writing(self) -> None: ...
 
     def resume_writing(self) -> None: ...
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Of any transport over a socket: the other side will see a reset and no end."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
 
 
 class Transport:
@@ -61,7 +69,10 @@ class Transport:
     def start(self) -> None:
         assert self._protocol is not None
         self._protocol.connection_made(self)
-        self._watch()
+        try:
+            self._watch()
+        except OSError as error:  # the kernel watches no more of them
+            self._lose(error)
 
     # What is ready
 
@@ -72,8 +83,10 @@ class Transport:
                 self._read()
             if found & ~EPOLLIN and self._unsent:
                 self._send_on()
-        except Exception as defect:  # noqa: BLE001 - the connection ends, and the worker goes on
-            self._loop.call_exception_handler({"message": "a protocol failed", "exception": defect, "protocol": self._protocol})
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as defect:  # noqa: BLE001 - the connection ends, and the worker goes on
+            self._report(defect)
             self._lose(defect)
 
     def _read(self) -> None:
@@ -103,7 +116,7 @@ class Transport:
         if self._full and len(self._unsent) <= self._low:
             self._full = False
             assert self._protocol is not None
-            self._protocol.resume_writing()
+            self._tell(self._protocol.resume_writing)
         if not self._unsent:
             if self._closing:
                 self._lose(None)
@@ -179,7 +192,16 @@ class Transport:
     def _tell_full(self) -> None:
         if not self._full and len(self._unsent) > self._high and self._protocol is not None:
             self._full = True
-            self._protocol.pause_writing()
+            self._tell(self._protocol.pause_writing)
+
+    def _tell(self, protocol_method: Callable[[], None]) -> None:
+        """What a protocol fails at there costs the connection no byte."""
+        try:
+            protocol_method()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as defect:  # noqa: BLE001 - as asyncio does
+            self._report(defect)
 
     # Reading
 
@@ -211,7 +233,7 @@ class Transport:
         """At once, whatever was not sent yet."""
         self._lose(None)
 
-    def _lose(self, reason: Exception | None) -> None:
+    def _lose(self, reason: BaseException | None) -> None:
         if self._lost:
             return
         self._lost = self._closing = True
@@ -219,13 +241,18 @@ class Transport:
         self._watch()
         self._loop.call_soon(self._tell_lost, reason)
 
-    def _tell_lost(self, reason: Exception | None) -> None:
+    def _tell_lost(self, reason: BaseException | None) -> None:
         protocol, self._protocol = self._protocol, None
         assert protocol is not None
         try:
             protocol.connection_lost(reason)
         finally:
             self._socket.close()
+
+    def _report(self, defect: BaseException) -> None:
+        self._loop.call_exception_handler(
+            {"message": "a protocol failed", "exception": defect, "transport": self, "protocol": self._protocol}
+        )
 
     # Who it is
 

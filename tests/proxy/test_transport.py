@@ -1,123 +1,15 @@
 """Our transport tells a protocol what asyncio's own tells it, in the same order: each scene is played on both."""
 
 import asyncio
-import selectors
 import socket
-import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from proxy.loop import Loop
 from proxy.transport import Transport
-
-LARGE = 8 << 20
-TIMEOUT_S = 10.0
-MAKES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio's": lambda: asyncio.SelectorEventLoop(selectors.EpollSelector()),
-    "ours": Loop,
-}
-
-
-class Told(asyncio.Protocol):
-    """Writes down what it is told; consecutive pieces of data as one."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self.data = b""
-        self.keep = False  # what eof_received answers
-        self.lost = asyncio.Event()
-        self.changed = asyncio.Event()
-        self.fails_at = ""
-        self.ends: Told | None = None  # aborted with the first data
-
-    def _tell(self, event: Any) -> None:
-        self.events.append(event)
-        self.changed.set()
-        if self.fails_at and self.fails_at in str(event):
-            raise ArithmeticError(self.fails_at)
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self._tell("made")
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        if self.events[-1] != "data":
-            self._tell("data")
-        self.changed.set()
-        if self.ends is not None:
-            self.ends.transport.abort()
-
-    def eof_received(self) -> bool:
-        self._tell("eof")
-        return self.keep
-
-    def pause_writing(self) -> None:
-        self._tell("full")
-
-    def resume_writing(self) -> None:
-        self._tell("taking")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
-        self._tell(f"lost: {type(exc).__name__}")
-
-    async def until(self, done: Callable[[], object]) -> None:
-        while not done():
-            self.changed.clear()
-            await self.changed.wait()
-
-
-Scene = Callable[[Told, socket.socket], Awaitable[object]]
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection; the first does not block."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        theirs = socket.create_connection(server.getsockname())
-        ours, _ = server.accept()
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
-    ours.setblocking(False)
-    theirs.settimeout(TIMEOUT_S)
-    return ours, theirs
-
-
-def play(make: Callable[[], asyncio.AbstractEventLoop], scene: Scene) -> tuple[list[Any], bytes, object, list[str]]:
-    """Events, data, what the scene saw, what the loop had to complain of."""
-    complaints: list[str] = []
-
-    async def run() -> tuple[list[Any], bytes, object]:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: complaints.append(type(context["exception"]).__name__))
-        ours, theirs = pair()
-        with theirs:
-            _, told = await loop.connect_accepted_socket(Told, ours)
-            assert isinstance(told.transport, Transport) == isinstance(loop, Loop)
-            async with asyncio.timeout(TIMEOUT_S):
-                seen = await scene(told, theirs)
-                if not told.lost.is_set():
-                    told.transport.abort()
-                    await told.lost.wait()
-                await asyncio.sleep(0)
-            assert ours.fileno() < 0
-        return told.events, told.data, seen
-
-    with asyncio.Runner(loop_factory=make) as runner:
-        return *runner.run(run()), complaints
-
-
-async def read_all(theirs: socket.socket) -> int:
-    def read() -> int:
-        count = 0
-        while piece := theirs.recv(1 << 20):
-            count += len(piece)
-        return count
-
-    return await asyncio.to_thread(read)
+from tests.proxy.stage import LARGE, MAKES, Scene, Told, pair, play, read_all, reset
 
 
 async def a_talk(told: Told, theirs: socket.socket) -> object:
@@ -250,11 +142,6 @@ async def nothing_is_read_while_paused(told: Told, theirs: socket.socket) -> obj
     return seen, await read_all(theirs)
 
 
-def reset(theirs: socket.socket) -> None:
-    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    theirs.close()
-
-
 async def a_reset_while_reading(told: Told, theirs: socket.socket) -> object:
     reset(theirs)
     await told.lost.wait()
@@ -313,11 +200,33 @@ def a_protocol_that_fails_at(event: str) -> Scene:
     return scene
 
 
+async def a_protocol_that_is_cancelled(told: Told, theirs: socket.socket) -> object:
+    """The connection ends, and the loop does not."""
+    told.failure = asyncio.CancelledError
+    return await a_protocol_that_fails_at("data")(told, theirs)
+
+
+def a_protocol_that_fails_when(event: str) -> Scene:
+    """What was written goes out all the same."""
+
+    async def scene(told: Told, theirs: socket.socket) -> object:
+        told.fails_at = event
+        told.transport.write(b"x" * LARGE)
+        reading = asyncio.create_task(read_all(theirs))
+        await told.until(lambda: "taking" in told.events)
+        told.transport.close()
+        return await reading
+
+    scene.__name__ = f"a_protocol_that_fails_when_{event}"
+    return scene
+
+
 SCENES: list[Scene] = [
     a_talk, a_large_write, told_when_all_is_out, told_before_all_is_out, limits, an_end_of_both_ways, an_end_of_one_way, our_end_first,
     our_end_at_once, an_end_behind_a_close, nothing_goes_out_behind_an_abort, nothing_is_read_while_paused, a_reset_while_reading,
     a_reset_while_writing, a_write_into_a_reset, a_close_that_nobody_reads, data_behind_a_close,
-    *(a_protocol_that_fails_at(event) for event in ("data", "eof", "lost")),
+    *(a_protocol_that_fails_at(event) for event in ("data", "eof", "lost")), a_protocol_that_is_cancelled,
+    *(a_protocol_that_fails_when(event) for event in ("full", "taking")),
 ]  # fmt: skip
 
 
@@ -360,6 +269,25 @@ def test_a_peer_that_is_gone_has_no_name() -> None:
         return told.transport.get_extra_info("peername", "gone"), told.transport.get_extra_info("sockname", "gone")
 
     assert play(Loop, scene)[2] == ("gone", "gone")
+
+
+def test_one_that_cannot_be_watched_is_lost() -> None:
+    """A kernel has a bound for what it watches; a descriptor that is none stands for it here."""
+
+    async def run() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        ours, theirs = pair()
+        theirs.close()
+        told = Told()
+        transport = Transport(loop, loop.sockets, ours, told)
+        ours.close()
+        transport.start()
+        await told.lost.wait()
+        return told.events
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(run()) == ["made", "lost: OSError"]
 
 
 def test_what_asyncio_has_and_ours_has_not() -> None:
