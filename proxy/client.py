@@ -8,8 +8,6 @@ alone; tests/proxy/test_client.py fails by name when aiohttp changes it.
 
 import asyncio
 import contextlib
-import socket
-import struct
 from typing import Any, Protocol
 
 from aiohttp import StreamReader, web
@@ -24,10 +22,10 @@ from proxy.answers import refusal
 from proxy.heads import Span, is_plain, may_be_head, span_of
 from proxy.plan import Message, Plan, Plans
 from proxy.relay import Relay
-from proxy.transport import READ
+from proxy.transport import READ, reset_on_close
 from proxy.tunnel import Tunnel
+from proxy.uptake import Uptake
 
-_LINGER_OFF = struct.pack("ii", 1, 0)
 # A larger request is sent on as it comes; a smaller one is waited for, but not for long.
 WHOLE_BYTES_MAX = 64 << 10
 WHOLE_WAIT_S = 0.05
@@ -71,7 +69,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_body", "_body_wait", "_head_bytes", "_held", "_left_to_aiohttp", "_new", "_owner", "_reads", "_rest", "_tail",
-        "idle_since_s", "last_progress_s", "relay", "stuck", "tunnel", "whole",
+        "idle_since_s", "relay", "stuck", "tunnel", "uptake", "whole",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, manager: "web.Server", **settings: Any) -> None:
@@ -81,7 +79,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self.tunnel: Tunnel | None = None  # the call in flight is a WebSocket, and aiohttp sees no more of this connection
         self.whole = False  # the call in flight came in one piece, past aiohttp
         self.stuck = False  # the socket takes no more for now
-        self.last_progress_s = 0.0
+        self.uptake = Uptake()
         self.idle_since_s = 0.0  # since then there was no call, or a part of a request has been here
         self._held = b""
         self._head_bytes = 0  # that aiohttp's parser has had of a head
@@ -98,6 +96,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def send(self, data: bytes) -> None:
         transport = self.transport
         if transport is not None and not transport.is_closing():  # uvloop raises for a transport that is closed
+            self.uptake.written += len(data)
             transport.write(data)
 
     def unsent(self) -> bool:
@@ -113,7 +112,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         if reset:
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+            reset_on_close(transport)
         transport.close()
 
     def answered(self, *, close: bool) -> None:
@@ -198,7 +197,6 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.stuck = True
-        self.last_progress_s = self._loop.time()
         if self.relay is not None:
             self.relay.paused()
 
@@ -209,6 +207,8 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
             self.transport.set_write_buffer_limits()
         if self.relay is not None:
             self.relay.flushed()
+        elif self._held:
+            self._loop.call_soon(self._take_held)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's own says so, too
         """True keeps the connection: of a WebSocket the other way may still go on."""
@@ -232,10 +232,10 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
             (self._to_aiohttp if self.tunnel is None else self.tunnel.from_client)(data)
         elif self._rest:
             self._pass(data, self._rest)
-        elif self.relay is None and self._waiter is not None:
+        elif self.relay is None and self._waiter is not None and not self.stuck:
             self._new = False
             self._take(self._held + data if self._held else data)
-        elif self.whole or self._new:
+        elif self.whole or self._new or (self.stuck and self.relay is None):
             self._hold(self._held + data)
             if self._new:  # uvloop may bring the first bytes before aiohttp's task has begun to wait for them
                 self._new = False
@@ -246,7 +246,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
     # Requests
 
     def _take_held(self) -> None:
-        if self._held and self.relay is None and self.transport is not None:
+        if self._held and self.relay is None and self.transport is not None and not self.stuck:
             self._new = False
             (self._take if self._waiter is not None else self._leave)(self._held)
 

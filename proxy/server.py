@@ -7,7 +7,6 @@ A request comes whole from proxy/client.py (`serve`), or through aiohttp while i
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
@@ -19,8 +18,10 @@ from proxy.answers import answer_head
 from proxy.call import Call, Failure, Recording
 from proxy.client import ClientConnection, ClientServer, message_of
 from proxy.headers import first
+from proxy.limits import Limits
 from proxy.plan import BadRequest, Plan, Plans
 from proxy.relay import Relay
+from proxy.sweep import Sweep
 from proxy.tally import Tally
 from proxy.tunnel import Tunnel
 from proxy.upstream.connection import Connection
@@ -33,30 +34,11 @@ log = logging.getLogger(__name__)
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SWEEP_EVERY_S = 1.0
 # How often a stop looks whether all connections are at rest.
 _REST_EVERY_S = 0.02
 # Behind a refusal the rest of the body is read for so long, so that the client reads the refusal before a reset.
 _LINGER_S = 1.0
 _HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds of the client's side; the names are those of the settings."""
-
-    request_bytes_max: int
-    head_bytes_max: int
-    header_bytes_max: int
-    headers_max: int
-    connections_max: int
-    head_timeout_s: float
-    keepalive_timeout_s: float
-    request_timeout_s: float
-    request_bytes_per_s_min: int
-    write_timeout_s: float
-    websocket_idle_s: float
-    drain_s: float
 
 
 class ProxyServer:
@@ -68,10 +50,10 @@ class ProxyServer:
         self.draining = False
         self._pool, self._recording, self._limits = pool, recording, limits
         self._connections: set[ClientConnection] = set()
-        self._relays: set[Relay] = set()
+        self._relays: dict[Relay, ClientConnection] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
         self._tally = Tally()
+        self._sweep = Sweep(limits, self._connections, self._relays, self._tally)
         self.web_server = ClientServer(
             self,
             self._handle,
@@ -88,7 +70,7 @@ class ProxyServer:
 
     def start(self) -> None:
         self._pool.start()
-        self._sweeper = asyncio.create_task(self._sweep_forever(), name="client sweep")
+        self._sweep.start()
 
     async def drain(self, grace_s: float) -> int:
         """Lets open calls finish for so long, then ends them as `shutdown`. Returns how many were cut."""
@@ -104,9 +86,7 @@ class ProxyServer:
         cut = list(self._relays)
         for relay in cut:
             relay.give_up("shutdown", Failure("proxy", "shutdown", f"the proxy stopped and its grace time of {grace_s:g} s was over"))
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweep.stop()
         await asyncio.gather(*self._connecting, return_exceptions=True)
         await self._pool.stop()
         self._tally.tell(0)
@@ -169,6 +149,9 @@ class ProxyServer:
 
     async def _handle(self, request: BaseRequest) -> web.StreamResponse:
         client = cast("ClientConnection", request.protocol)
+        if client.stuck:  # answers wait for it already
+            with contextlib.suppress(ConnectionError):
+                await request.writer.drain()
         path = request.raw_path.partition("?")[0]
         if path in _HEALTH_PATHS:
             return self._health(path, request, client)
@@ -293,7 +276,7 @@ class ProxyServer:
     def _admit(self, plan: Plan, client: ClientConnection, kind: type[Relay] | type[Tunnel] | type[UsageRelay]) -> Relay:
         call = Call(self._recording, plan)
         relay = kind(call, client, self, close=plan.close or plan.http10 or self.draining)
-        self._relays.add(relay)
+        self._relays[relay] = client
         self._tally.admitted()
         call.admit(self.plans.trace(plan, call.request_id) if self.plans.adds_trace else None)
         return relay
@@ -301,16 +284,12 @@ class ProxyServer:
     def _check(self, plan: Plan, length: int | None) -> None:
         if plan.refusal is not None:
             raise plan.refusal
-        if self._too_many:
+        if self._sweep.too_many:
             raise BadRequest(
                 503, "too_many_connections", f"more than {self._limits.connections_max} connections (connections_max); try again"
             )
         if length is not None:
             self._check_size(length)
-
-    @property
-    def _too_many(self) -> bool:
-        return len(self._connections) > self._limits.connections_max
 
     def _check_size(self, body_bytes: int) -> None:
         if body_bytes > (most := self._limits.request_bytes_max):
@@ -360,30 +339,8 @@ class ProxyServer:
     def done(self, relay: Relay) -> None:
         """Implements proxy.relay.Owner."""
         relay.close = relay.close or self.draining
-        self._relays.discard(relay)
+        self._relays.pop(relay, None)
         self._tally.ended(relay.call)
-
-    async def _sweep_forever(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_SWEEP_EVERY_S)
-            self._tally.tell(len(self._connections))
-            for connection in list(self._connections):
-                self._sweep(connection, loop.time())
-
-    def _sweep(self, connection: ClientConnection, now_s: float) -> None:
-        limits, relay = self._limits, connection.relay
-        idle_s = now_s - connection.idle_since_s
-        if relay is None and connection.begun and idle_s > limits.head_timeout_s:
-            connection.refuse(
-                408, "request_timeout", f"the head of the request took longer than {limits.head_timeout_s:g} s (head_timeout_s)"
-            )
-        elif relay is None and (idle_s > limits.keepalive_timeout_s or (idle_s > _SWEEP_EVERY_S and self._too_many)):
-            connection.close_idle()
-        elif relay is not None and connection.stuck and now_s - connection.last_progress_s > limits.write_timeout_s:
-            text = f"the client took no byte of its answer for {limits.write_timeout_s:g} s (write_timeout_s)"
-            relay.give_up("client_disconnected", Failure("client", "write_timeout", text))
-            connection.abort()
 
 
 def _continue(request: BaseRequest, client: ClientConnection) -> None:

@@ -16,13 +16,14 @@ from clearpane.settings import Settings
 from proxy.answered import WeakParser, assert_c_parser
 from proxy.call import Recorder, Recording
 from proxy.capture import Budget
+from proxy.limits import Limits
 from proxy.listening import Listening
 from proxy.loop import Loop
 from proxy.plan import Plans
 from proxy.recorder.link import RecorderLink
 from proxy.recorder.start import Start
 from proxy.routes import Routes
-from proxy.server import Limits, ProxyServer
+from proxy.server import ProxyServer
 from proxy.upstream.pool import Pool, PoolBounds
 
 # Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.

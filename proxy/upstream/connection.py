@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import select
-import socket
-import struct
 from time import monotonic
 from typing import Protocol, cast
 
-from proxy.transport import READ
+from proxy.transport import READ, reset_on_close
 from proxy.upstream.faults import Broken, Malformed, UpstreamFault
 from proxy.upstream.parser import Event, Parser
 
@@ -16,7 +14,8 @@ from proxy.upstream.parser import Event, Parser
 WRITE_BUFFER_BYTES_MAX = 64 << 10
 # An answer that is not over with so many reads is bulk: what others wait for goes first.
 BULK_READS = 2
-_LINGER_OFF = struct.pack("ii", 1, 0)
+# What is left to say to a WebSocket's upstream when the call is over.
+FINISH_S = 10.0
 
 
 class Sink(Protocol):
@@ -159,14 +158,15 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def finish(self) -> None:
-        """Closes when all is written."""
+        """Closes when all is written, or after FINISH_S."""
         self._sink = None
+        self.paused, self.silence_s_max, self.last_activity_s = False, FINISH_S, monotonic()
         if self._transport is not None:
             self._transport.close()
 
     def reset(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+            reset_on_close(self._transport)
         self.close()
 
     def fail(self, fault: UpstreamFault) -> None:
@@ -209,11 +209,12 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(fault)
             return
         self._reads += 1
-        if parser.complete:
-            self._over(parser)
-        elif self._reads == BULK_READS:
+        if self._reads == BULK_READS and not parser.complete:
             self._set_bulk(True)
         sink.on_events(events)
+        # Behind it: a client that has no room for the last bytes pauses this connection, and the next call reads on.
+        if parser.complete:
+            self._over(parser)
 
     def _set_bulk(self, on: bool) -> None:
         if self._bulk is not None and self._is_bulk != on:
@@ -223,15 +224,24 @@ class Connection(asyncio.BufferedProtocol):
     def _over(self, parser: Parser) -> None:
         self._sink = None
         self._set_bulk(False)
-        if parser.reusable and self._request_sent and not self.closed:
+        if parser.reusable and self._request_sent and not self.closed and not self._unsent:
             self.resume()
             self._home.put(self)
         else:
             self.close()
 
+    @property
+    def _unsent(self) -> bool:
+        """An upstream that has not taken all of a request, and answered it, hardly goes on to the next."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def eof_received(self) -> bool:
-        """True keeps the connection, for what the client still sends; TLS ends with both ways at once."""
-        if self._switched is None or self._sink is None or self._transport is None or not self._transport.can_write_eof():
+        """True keeps the connection, for what a WebSocket's client still sends; TLS ends with both ways at once."""
+        if self._switched is None:
+            self._end_answer()
+            self.close()  # a transport that only closes would wait until the rest of the request is taken
+            return False
+        if self._sink is None or self._transport is None or not self._transport.can_write_eof():
             return False
         self._switched.upstream_ended()
         return not self.closed
@@ -247,16 +257,22 @@ class Connection(asyncio.BufferedProtocol):
         if self._switched is not None:
             self._switched.upstream_taking()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:
         self._transport = None
         self._set_bulk(False)
         self._writable.set()
         self._home.gone(self)
+        if exc is None:
+            self._end_answer()
+            return
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.on_fault(Broken("the upstream reset the connection before its answer was complete"))
+
+    def _end_answer(self) -> None:
+        """The upstream has ended its side: that is an end of the answer, or a break."""
         sink, self._sink = self._sink, None
         if sink is None or self._parser is None:
-            return
-        if exc is not None:
-            sink.on_fault(Broken("the upstream reset the connection before its answer was complete"))
             return
         try:
             self._parser.eof()
