@@ -90,7 +90,9 @@ def parse_head(block: bytes, method: str) -> Head:
     fields = block[end:] + b"\r\n"
     framing, length = _framing(status, method, codings, lengths)
     passing = response_fields(fields) if names_hop else fields
-    return Head(status, status_line, fields, passing, framing, length, persistent and framing is not _CLOSE)
+    if framing is _CLOSE or (framing is _NONE and _contradicts_itself(status, codings, lengths)):
+        persistent = False
+    return Head(status, status_line, fields, passing, framing, length, persistent)
 
 
 @lru_cache(maxsize=256)
@@ -114,3 +116,8 @@ def _framing(status: int, method: str, codings: list[bytes], lengths: list[bytes
     if lengths:
         return _LENGTH_STATED, int(lengths[0])
     return _CLOSE, 0
+
+
+def _contradicts_itself(status: int, codings: list[bytes], lengths: list[bytes]) -> bool:
+    """A body is stated where none can be, and may come all the same: it would be read as the answer to the next call."""
+    return (status < 200 or status == 204) and (bool(codings) or any(map(int, lengths)))

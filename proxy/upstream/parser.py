@@ -38,6 +38,7 @@ class Parser:
         "_interim",
         "_left",
         "_method",
+        "_persistent",
         "complete",
         "excess",
         "head",
@@ -56,6 +57,7 @@ class Parser:
         self._left = 0
         self._chunks: Chunks | None = None
         self._interim = 0
+        self._persistent = True
 
     def feed(self, data: bytes) -> list[Event]:
         """Raises Malformed; what the same bytes had brought before is then lost with them."""
@@ -77,7 +79,7 @@ class Parser:
 
     @property
     def reusable(self) -> bool:
-        return self.complete and not self.excess and self.head is not None and self.head.persistent
+        return self.complete and not self.excess and self._persistent
 
     def _feed_head(self, data: bytes, events: list[Event]) -> bytes:
         data = self._held + data
@@ -94,6 +96,7 @@ class Parser:
         head = parse_head(block, self._method)
         if head.status == 101:
             head = self._switched(head)
+        self._persistent = self._persistent and head.persistent
         if head.interim:
             self._interim += 1
             if self._interim > INTERIM_MAX:

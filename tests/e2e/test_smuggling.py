@@ -157,5 +157,27 @@ async def test_an_answer_that_holds_two_is_cut_after_the_first(proxy: Proxy, ups
     assert upstream.connections == 3
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 42", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("late", ["204", "103"])
+async def test_a_body_that_comes_behind_an_answer_without_one_reaches_nobody(
+    late: str, framing: bytes, proxy: Proxy, upstream: Upstream
+) -> None:
+    """80 ms later, when the connection might already serve the next caller."""
+    head = b"HTTP/1.1 %b N\r\n%b\r\n\r\n" % (late.encode(), framing)
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pieces = [head if late == "204" else head + OK, evil] if upstream.connections == 1 else [OK]
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.08)
+
+    upstream.script = script
+    get = b"GET /v1/x HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n"
+    assert (await proxy.call(get)).startswith(b"HTTP/1.1 %b N\r\n" % late.encode())
+    assert (await proxy.call(get)).endswith(b"\r\n\r\nok")
+
+
 def test_the_compiled_parser_is_there() -> None:
     assert_c_parser()

@@ -208,3 +208,18 @@ def test_a_body_that_ends_with_the_connection() -> None:
 )
 def test_connections_that_say_so_are_not_used_again(head: bytes) -> None:
     assert not feed([head]).reusable
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 42", b"content-length: 0001", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 204 N\r\n%b\r\n\r\n", b"HTTP/1.1 103 E\r\n%b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+)
+def test_a_connection_on_which_a_body_may_still_come_is_not_used_again(answer: bytes, framing: bytes) -> None:
+    """What states a body and cannot have one is passed on, and nothing else of its connection."""
+    seen = feed([answer % framing])
+    assert (seen.ended, seen.raw, seen.reusable) == (True, b"", False)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 204 N\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 204 N\r\n\r\n", ANSWERS[1], ANSWERS[6]])
+def test_an_answer_that_cannot_have_a_body_leaves_its_connection_to_the_next(answer: bytes) -> None:
+    assert feed([answer]).reusable
