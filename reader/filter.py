@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 
 _AGO = re.compile(r"(\d{1,6})\s*(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_STATUS = re.compile(r"[1-5](\d\d|xx)")
+_STATUS = re.compile(r"[1-9](\d\d|xx)")
 
 
 class BadFilter(ValueError):

@@ -13,7 +13,7 @@ from proxy.upstream.faults import Malformed
 
 Headers = list[tuple[bytes, bytes]]
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 # All header lines at once: names are tokens, values hold no control byte but the tab.
 _FIELDS = re.compile(rb"(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*+)*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -101,7 +101,7 @@ def _status(line: bytes) -> tuple[int, int, bytes]:
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise Malformed("the answer does not begin with an HTTP/1.1 status line")
-    return int(found[1]), int(found[2]), b"HTTP/1.1 %b %b" % (found[2], found[3] or b"")
+    return int(found[1]), int(found[2]), b"HTTP/1.1" + line[8:]
 
 
 def _framing(status: int, method: str, codings: list[bytes], lengths: list[bytes]) -> tuple[Framing, int]:

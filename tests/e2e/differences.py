@@ -51,10 +51,9 @@ def at_client(sent: list[Message], *, http10: bool = False) -> list[Message]:
 
 
 def _answer(sent: Message) -> Message:
-    status, _, reason = sent.first[9:].partition(b" ")
     named = _named(sent)
     lines = [line for line in sent.lines if line.partition(b":")[0].lower() not in HOP_BY_HOP | named]  # 8
-    return Message(b"HTTP/1.1 %b %b" % (status, reason), lines, sent.body, sent.payload, sent.trailers, sent.whole)  # 9
+    return Message(b"HTTP/1.1 " + sent.first[9:], lines, sent.body, sent.payload, sent.trailers, sent.whole)  # 9
 
 
 def without_ours(received: list[Message]) -> list[Message]:

@@ -8,6 +8,7 @@ import random
 
 import brotli
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.e2e.conftest import Proxy
 from tests.e2e.differences import at_client, without_ours
@@ -53,6 +54,7 @@ DIMENSIONS = {
     "encoding": list(ENCODINGS),
     "status": [
         "200 OK", "201 Created", "206 Partial Content", "302 Found", "404 ", "429 Slow Down, Please", "500 Oh", "529", "204 No", "304 Not",
+        "200", "600 Odd", "999 ",
     ],
     "headers": list(HEADERS),
     "body": list(BODIES),
@@ -152,6 +154,21 @@ async def test_all_answers_of_the_table_in_a_row_on_one_connection(origin: Origi
         assert wire.end is None
         assert not wire.buffer
     wire.close()
+
+
+async def test_a_status_beyond_599_is_recorded_and_counted_as_it_is(origin: Origin, through: Proxy) -> None:
+    def counted(digit: int) -> float:
+        through.server._tally.tell(0)
+        labels = {"upstream": "default", "status": f"{digit}xx", "end": "complete"}
+        return REGISTRY.get_sample_value("clearpane_proxy_calls_total", labels) or 0.0
+
+    for number, status in enumerate((600, 999)):
+        origin.answer = lambda request, status=status: Answer([b"HTTP/1.1 %d Odd\r\nContent-Length: 2\r\n\r\nok" % status])
+        before = counted(status // 100)
+        await exchange(through.port, b"GET /v1/x HTTP/1.1\r\nHost: p\r\n\r\n")
+        facts, _, answer = await through.record(number)
+        assert (facts["response"]["status"], facts["response"]["end"], answer) == (status, "complete", b"ok")
+        assert counted(status // 100) == before + 1
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])

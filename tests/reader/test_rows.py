@@ -62,12 +62,14 @@ async def test_a_damaged_index_file_is_named(maker: Any, spool_log: str) -> None
         ("200", ["200"]),
         ("4xx", ["404", "429"]),
         ("5xx", ["500"]),
-        ("error", ["404", "429", "500", "None"]),
+        ("9xx", ["999"]),
+        ("600", ["600"]),
+        ("error", ["404", "429", "500", "600", "999", "None"]),
         ("2xx", ["200", "299"]),
     ],
 )
 async def test_status(maker: Any, spool_log: str, wanted: str, found: list[str]) -> None:
-    await named(maker, spool_log, status=[200, 299, 302, 404, 429, 500, None])
+    await named(maker, spool_log, status=[200, 299, 302, 404, 429, 500, 600, 999, None])
     assert await everything(maker.store, status=wanted) == found
 
 

@@ -118,6 +118,7 @@ def test_a_json_answer_kept_in_part_is_unknown(make: Any, book: PriceBook) -> No
         ({"answer": None}, "no answer was recorded"),
         ({"answer": PARIS, "status": None}, "no answer was recorded"),
         ({"answer": {"error": {"code": "x"}}, "status": 500}, "error answer"),
+        ({"answer": {"error": "odd"}, "status": 999}, "error answer"),
         ({"answer": {"error": "boom"}, "status": 404}, "error answer"),
         ({"answer": {"object": "list", "data": []}, "operation": "models"}, "the answer states no usage that is understood"),
         ({"answer": {"input_tokens": 12}, "operation": "count_tokens"}, "the answer states no usage that is understood"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.upstream.answer import Framing, Head
+from proxy.upstream.answer import Framing, Head, parse_head
 from proxy.upstream.faults import Broken, Malformed
 from proxy.upstream.parser import INTERIM_MAX, Parser, Piece
 
@@ -160,6 +160,9 @@ def test_no_body_where_none_can_be() -> None:
         b"HTTP/1.1 200 OK\nX: y\n\n",
         b"HTTP/2 200\r\n\r\n",
         b"HTTP/1.1 20 OK\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\n\r\n",
+        b"HTTP/1.1 1000 OK\r\n\r\n",
+        b"HTTP/1.1 200OK\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"ICY 200 OK\r\n\r\n",
         CHUNKED + b"\r\n",
@@ -223,3 +226,10 @@ def test_a_connection_on_which_a_body_may_still_come_is_not_used_again(answer: b
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 204 N\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 204 N\r\n\r\n", ANSWERS[1], ANSWERS[6]])
 def test_an_answer_that_cannot_have_a_body_leaves_its_connection_to_the_next(answer: bytes) -> None:
     assert feed([answer]).reusable
+
+
+@given(st.integers(100, 999), st.sampled_from([b"", b" ", b" Odd", b" caf\xe9\t two  spaces "]), st.sampled_from([b"0", b"1"]))
+def test_a_status_line_goes_on_as_it_came_but_for_its_version(status: int, reason: bytes, minor: bytes) -> None:
+    head = parse_head(b"HTTP/1.%b %d%b\r\nContent-Length: 0" % (minor, status, reason), "GET")
+    assert (head.status, head.status_line) == (status, b"HTTP/1.1 %d%b" % (status, reason))
+    assert head.interim == (status < 200 and status != 101)
