@@ -176,7 +176,8 @@ class Relay:
         body = error_body(status, reason, message, request_id=call.request_id, anthropic=call.plan.anthropic)
         if self._client is not None:
             added = self._added() + b"%b: %b\r\n" % (REASON_HEADER, reason.encode())
-            self._client.send(answer_head(status, body, added, close=self.close) + body)
+            head = answer_head(status, body, added, close=self.close)
+            self._client.send(head if call.plan.method == "HEAD" else head + body)
         call.status = status
         self._finish(end, Failure("upstream" if source == "upstream" else "client" if status < 500 else "proxy", reason, message))
 

@@ -125,6 +125,24 @@ async def test_an_answer_that_can_be_read_in_two_ways_is_a_502(name: str, origin
         await origin.wires[-1].ended()
 
 
+async def test_a_refusal_of_a_head_request_has_no_body(origin: Origin, through: Proxy) -> None:
+    """Behind it the connection serves the next call, or ends; its length is that of the body that it does not have."""
+    head, get = (method + b" /v1/x HTTP/1.1\r\nHost: p\r\n\r\n" for method in (b"HEAD", b"GET"))
+    wire = await connect(through.port)
+    for status, answer, request in (
+        (b"502", Answer([b"HTTP/2 200\r\n\r\n"], "stall"), head),
+        (b"200", OK, get),
+        (b"400", OK, head.replace(b"Host: p", b"Host: u@p")),
+    ):
+        origin.answer = lambda request, answer=answer: answer
+        await wire.write(request)
+        (seen,) = await read_answer(wire, request.partition(b" ")[0])
+        assert (seen.first[9:12], seen.body) == (status, b"ok" if request == get else b"")
+        assert int(seen.values(b"content-length")[0]) > 100 or request == get
+    assert await wire.rest() == b""
+    wire.close()
+
+
 @pytest.mark.parametrize("name", MALFORMED_CHUNKS)
 async def test_chunks_that_can_be_read_in_two_ways_break_the_answer(name: str, origin: Origin, through: Proxy) -> None:
     head, body = HEAD + b"Transfer-Encoding: chunked\r\n\r\n", MALFORMED_CHUNKS[name]
