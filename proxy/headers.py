@@ -1,7 +1,7 @@
 """Which header lines pass, each way. Pure: bytes in, bytes out, order, spelling and duplicates kept.
 
 What is taken out of a request: hop-by-hop lines (RFC 9110 section 7.6.1 and whatever `Connection` names),
-`Expect` (it was answered by us), `Host`, `Content-Length` and `Transfer-Encoding` (the hop to the upstream has
+`Expect: 100-continue` (it is answered by us), `Host`, `Content-Length` and `Transfer-Encoding` (the hop to the upstream has
 its own), and control headers. Out of an answer: hop-by-hop lines only; its framing is relayed as it is.
 """
 
@@ -13,7 +13,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"upgrade"}
 )
-_OURS_UPSTREAM = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"}) | HOP_BY_HOP
+_OURS_UPSTREAM = frozenset({b"host", b"content-length", b"transfer-encoding"}) | HOP_BY_HOP
 # `Connection` may not be used to make us drop what frames the message or says who calls.
 _NEVER_NAMED = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"content-type", b"content-encoding"})
 _CONTROL_PREFIXES = (b"clearpane-", b"helicone-")
@@ -32,7 +32,7 @@ def request_head(method: str, target: bytes, host: bytes, headers: Headers, fram
     named = _named_by_connection(headers)
     parts = [method.encode("ascii"), b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
     for name, value in headers:
-        if _stays_behind(name) or (named and name.lower() in named):
+        if _stays_behind(name) or (named and name.lower() in named) or (lower(name) == b"expect" and _is_continue(value)):
             continue
         if b"\r" in value or b"\n" in value or b"\0" in value:  # the server's parser lets none through: a second lock on the door
             raise Refused(f"header {name.decode('latin-1')} has a control byte in its value")
@@ -65,6 +65,15 @@ def first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
         if len(found) == len(name) and found.lower() == name:
             return value
     return None
+
+
+def expects_continue(headers: Headers) -> bool:
+    """Whether `100-continue` is among what the lines of `Expect` list, other expectations beside it or not."""
+    return any(_is_continue(member) for name, value in headers if lower(name) == b"expect" for member in value.split(b","))
+
+
+def _is_continue(value: bytes) -> bool:
+    return value.strip(b" \t").lower() == b"100-continue"
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from typing import cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 
@@ -17,7 +17,7 @@ from proxy.answered import Relayed
 from proxy.answers import answer_head
 from proxy.call import Call, Failure, Recording
 from proxy.client import ClientConnection, ClientServer, message_of
-from proxy.headers import first
+from proxy.headers import expects_continue
 from proxy.limits import Limits
 from proxy.plan import BadRequest, Plan, Plans
 from proxy.relay import Relay
@@ -344,7 +344,7 @@ class ProxyServer:
 
 
 def _continue(request: BaseRequest, client: ClientConnection) -> None:
-    if (first(request.raw_headers, b"expect") or b"").lower() == b"100-continue":
+    if request.version >= HttpVersion11 and expects_continue(request.raw_headers):  # HTTP/1.0 knows no interim answers
         client.send(_CONTINUE)
 
 

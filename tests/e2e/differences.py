@@ -28,8 +28,8 @@ def at_upstream(sent: Message, host: bytes) -> Message:
     lines = [b"Host: " + host]  # 1
     for line in sent.lines:
         name = line.partition(b":")[0].lower()
-        ours = name.startswith((b"clearpane-", b"helicone-"))  # 3
-        if not ours and name not in HOP_BY_HOP | FRAMING | named | {b"host", b"expect"}:  # 1, 2, 4
+        ours = name.startswith((b"clearpane-", b"helicone-")) or _spelt(line).lower() == b"expect: 100-continue"  # 3, 4
+        if not ours and name not in HOP_BY_HOP | FRAMING | named | {b"host"}:  # 1, 2
             lines.append(_spelt(line))  # 6
     if sent.values(b"transfer-encoding"):
         lines.append(b"Transfer-Encoding: chunked")

@@ -5,6 +5,7 @@ body apart, in pieces, once more, with another length, with its lines in another
 What may differ is `differences.at_upstream`, and nothing else.
 """
 
+import asyncio
 import gzip
 import hashlib
 import random
@@ -329,6 +330,35 @@ async def test_expect_is_answered_by_the_proxy_and_not_sent_on(body: str, origin
         assert [as_seen(received) for received in origin.requests] == [
             at_upstream(request_of(shape.raw, b"{}"), b"127.0.0.1:%d" % origin.port)
         ]
+
+
+@pytest.mark.parametrize("lines", [[b"Expect:x=1, \t100-Continue"], [b"eXpect:x=1", b"expect: 100-CONTINUE "], [b"Expect:x=1"]])
+async def test_other_expectations_are_the_upstreams_to_meet(lines: list[bytes], origin: Origin, through: Proxy) -> None:
+    origin.answer = lambda request: Answer([b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"])
+    shape = Shape(b"POST", b"/v1/x", (b"Host: p", *lines), b"{}")
+    wire = await connect(through.port)
+    await wire.write(shape.raw[:-2])
+    if lines != [b"Expect:x=1"]:
+        assert await wire.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    while not origin.wires:  # nothing is sent before there is a connection
+        await asyncio.sleep(0.005)
+    await wire.write(b"{}")
+    assert [answer.first[9:12] for answer in await read_answer(wire)] == [b"417"]
+    sent = at_upstream(request_of(shape.raw, b"{}"), b"127.0.0.1:%d" % origin.port)
+    assert [as_seen(received) for received in origin.requests] == [sent]
+    assert sent.values(b"expect") == [lines[0].partition(b":")[2]]
+
+
+async def test_an_http_1_0_client_is_not_told_to_go_on(origin: Origin, through: Proxy) -> None:
+    shape = Shape(b"POST", b"/v1/x", (b"Host: p", b"Expect: 100-continue"), b"{}", version=b"HTTP/1.0")
+    wire = await connect(through.port)
+    await wire.write(shape.raw[:-2])
+    while not origin.wires:
+        await asyncio.sleep(0.005)
+    await wire.write(b"{}")
+    (answer,) = await read_answer(wire)
+    assert answer.body == b"ok"
+    assert [as_seen(received) for received in origin.requests] == [at_upstream(request_of(shape.raw, b"{}"), b"127.0.0.1:%d" % origin.port)]
 
 
 async def test_a_named_upstream_gets_the_rest_of_the_path_as_it_was_spelt(start_proxy, origin: Origin) -> None:

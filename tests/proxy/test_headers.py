@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.headers import Refused, first, request_head, response_fields
+from proxy.headers import Refused, expects_continue, first, request_head, response_fields
 
 
 def test_order_spelling_and_duplicates_are_kept() -> None:
@@ -23,6 +23,26 @@ def test_hop_by_hop_and_named_lines_stay_behind() -> None:
         (b"X-Stays", b"1"),
     ]
     assert request_head("GET", b"/", b"h", headers, b"") == b"GET / HTTP/1.1\r\nHost: h\r\nX-Stays: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "answered", "arrive"),
+    [
+        ([b"100-continue"], True, []),
+        ([b" \t100-Continue "], True, []),
+        ([b"100-continue", b"100-CONTINUE"], True, []),
+        ([b"x, 100-continue"], True, [b"x, 100-continue"]),
+        ([b"x", b"100-continue"], True, [b"x"]),
+        ([b"100-continue;q=1"], False, [b"100-continue;q=1"]),
+        ([b"x"], False, [b"x"]),
+        ([b""], False, [b""]),
+        ([], False, []),
+    ],
+)
+def test_an_expectation_stays_behind_where_it_is_ours_to_answer(values: list[bytes], answered: bool, arrive: list[bytes]) -> None:
+    headers = [(b"eXpect", value) for value in values]
+    assert expects_continue(headers) == answered
+    assert request_head("GET", b"/", b"h", headers, b"").split(b"\r\n")[2:-2] == [b"eXpect: " + value for value in arrive]
 
 
 @pytest.mark.parametrize("name", [b"Authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"Content-Type"])
