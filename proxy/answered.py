@@ -26,7 +26,9 @@ class Relayed:
         self.keep_alive = keep_alive
 
     async def prepare(self, request: "BaseRequest") -> None:
-        return None
+        """aiohttp reads on what is left of a body; of one whose framing is broken nothing is, and trying is an error in its log."""
+        if request.content.exception() is not None:
+            request.content.feed_eof()
 
     async def write_eof(self) -> None:
         return None

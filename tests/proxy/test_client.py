@@ -33,6 +33,11 @@ def test_an_answer_still_needs_three_members_only() -> None:
         assert part in source
 
 
+def test_aiohttp_still_reads_on_behind_an_answer_only_where_the_body_has_not_ended() -> None:
+    start = inspect.getsource(RequestHandler.start)
+    assert start.index("await task") < start.index("if not payload.is_eof():") < start.index("await payload.readany()")
+
+
 @pytest.mark.parametrize("name", ["connection_made", "connection_lost", "pause_writing", "resume_writing", "handle_error"])
 def test_a_connection_still_has_the_methods_that_ours_extends(name: str) -> None:
     assert callable(getattr(RequestHandler, name))
