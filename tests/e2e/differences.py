@@ -23,7 +23,7 @@ OURS = re.compile(rb"Clearpane-Id: [0-9a-f-]{36}|Server-Timing: clearpane;dur=\d
 
 def at_upstream(sent: Message, host: bytes) -> Message:
     """The request that arrives when `sent` went into the proxy."""
-    method, target, _ = sent.first.split(b" ")
+    method, target, _ = (part for part in sent.first.split(b" ") if part)  # 6
     named = _named(sent)
     lines = [b"Host: " + host]  # 1
     for line in sent.lines:

@@ -114,6 +114,8 @@ REFUSED = {
     "chunk ended by LF": CHUNKED + b"2\r\nab\n" + END + INNER,
     "chunk ended by CR and a byte": CHUNKED + b"2\r\nab\rX" + END + INNER,
     "CR in a chunk extension": CHUNKED + b"2;a\rb\r\nab\r\n" + END + INNER,
+    "length in the trailers": CHUNKED + b"2\r\nab\r\n0\r\nContent-Length: 2\r\n\r\n" + INNER,
+    "coding in the trailers": CHUNKED + b"2\r\nab\r\n0\r\ntransfer-encoding: chunked\r\n\r\n" + INNER,
     "last chunk ended by LF": CHUNKED + b"2\r\nab\r\n0\n\n" + INNER,
     # One of each advisory on aiohttp's reading of requests; those that others above are about bear their names there:
     # GHSA-8495-4g3g-x7pr a line feed in a chunk extension, GHSA-c427-h43c-vf67 two hosts

@@ -83,6 +83,29 @@ async def test_refused_and_nothing_smuggled(name: str, origin: Origin, through: 
         assert origin.requests[-1].payload == b"other", way  # no other caller is touched
 
 
+NOT_PLAIN = {
+    "chunked": LINE + b"Transfer-Encoding: chunked\r\n\r\n1\r\nA\r\n0\r\n\r\n",
+    "spaces": b"GET  /v1/x HTTP/1.1\r\nHost: p\r\n\r\n",
+    "an expectation": b"GET /v1/x HTTP/1.1\r\nHost: p\r\nExpect: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+async def test_requests_in_one_read_with_one_that_is_refused_may_be_refused_with_it(name: str, origin: Origin, through: Proxy) -> None:
+    """A plain one is served all the same; so are the others when they come in a read of their own."""
+    plain, refused = LINE + b"Content-Length: 2\r\n\r\nab", b"FOO / HTTP/1.1\r\n\r\n"
+    for writes, served in (([NOT_PLAIN[name] + refused], 0), ([plain + NOT_PLAIN[name] * 2 + refused], 1), ([NOT_PLAIN[name], refused], 1)):
+        origin.requests.clear()
+        wire = await connect(through.port)
+        for write in writes[:-1]:
+            await wire.write(write)
+            await wire.sees(b"\r\n\r\nok")
+        await wire.write(writes[-1])
+        answers = [(await read_answer(wire))[-1].first[9:12] for _ in range(served + 1)]
+        assert (answers, await wire.rest(), len(origin.requests)) == ([b"200"] * served + [b"400"], b"", served)
+        wire.close()
+
+
 async def test_a_fault_that_comes_later_ends_the_call_and_nothing_is_smuggled(start_proxy: StartProxy, origin: Origin) -> None:
     proxy = await start_proxy(default_upstream=f"http://127.0.0.1:{origin.port}", request_timeout_s=1.0)
 

@@ -91,6 +91,8 @@ async def test_an_upstream_that_falls_silent_is_given_its_time_and_then_broken_o
 
 MALFORMED = {
     "status line": b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "an empty line before it": b"\r\n" + OK.pieces[0],
+    "empty lines before it": b"\r\n\r\n" + OK.pieces[0],
     "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
     "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
     "length list": HEAD + b"Content-Length: 2, 2\r\n\r\nok",

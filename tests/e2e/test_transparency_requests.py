@@ -56,6 +56,7 @@ TARGETS = {
     "escaped": b"/v1/a%2Fb%2f%7e~%20/%C3%a9?q=%zz&q=&=",
     "odd": b"/v1//x/../y/./;a=1/*:@!$'(),|^`{}\"<>[]",
     "empty query": b"/v1/x?",
+    "between spaces": b"  /v1/x?a=b ",
     "query of a URL": b"/v1/x?url=http://evil.test//v1?y#".rstrip(b"#"),
     "very long": b"/v1/x?" + b"a=1&" * 8_000,
 }
