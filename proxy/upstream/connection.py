@@ -239,7 +239,8 @@ class Connection(asyncio.BufferedProtocol):
         """True keeps the connection, for what a WebSocket's client still sends; TLS ends with both ways at once."""
         if self._switched is None:
             self._end_answer()
-            self.close()  # a transport that only closes would wait until the rest of the request is taken
+            if self._unsent:  # closing would wait until that is taken
+                self.close()
             return False
         if self._sink is None or self._transport is None or not self._transport.can_write_eof():
             return False
