@@ -80,7 +80,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self.whole = False  # the call in flight came in one piece, past aiohttp
         self.stuck = False  # the socket takes no more for now
         self.uptake = Uptake()
-        self.idle_since_s = 0.0  # since then there was no call, or a part of a request has been here
+        self.idle_since_s = 0.0  # since then there was nothing to do, or a part of a request has been here
         self._held = b""
         self._head_bytes = 0  # that aiohttp's parser has had of a head
         self._body: StreamReader | None = None  # of the newest request that it has seen
@@ -205,6 +205,7 @@ class ClientConnection(RequestHandler, asyncio.BufferedProtocol):
         self.stuck = False
         if self.transport is not None:
             self.transport.set_write_buffer_limits()
+        self.idle_since_s = self._loop.time()
         if self.relay is not None:
             self.relay.flushed()
         elif self._held:

@@ -334,6 +334,7 @@ class ProxyServer:
         body = b'{"status": "ok"}' if fine else b'{"status": "draining"}'
         close = message_of(request).close or not fine
         client.send(answer_head(200 if fine else 503, body, close=close) + (b"" if request.method == "HEAD" else body))
+        client.idle_since_s = asyncio.get_running_loop().time()
         return Relayed(keep_alive=not close).as_response()
 
     def done(self, relay: Relay) -> None:

@@ -62,7 +62,7 @@ class Sweep:
                 text = f"the client took no byte of its answer for {limits.write_timeout_s:g} s (write_timeout_s)"
                 relay.give_up("client_disconnected", Failure("client", "write_timeout", text))
             connection.abort()
-        elif relay is not None:
+        elif relay is not None or connection.stuck:  # a call, or requests that wait until earlier answers are taken
             return
         elif connection.begun and idle_s > limits.head_timeout_s:
             connection.refuse(

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Protocol, cast
 
 from proxy.transport import READ, reset_on_close
-from proxy.upstream.faults import Broken, Malformed, UpstreamFault
+from proxy.upstream.faults import Broken, Defect, Malformed, UpstreamFault
 from proxy.upstream.parser import Event, Parser
 
 # Above this many unsent bytes the upload waits; the same as asyncio's own default for sockets.
@@ -224,6 +224,7 @@ class Connection(asyncio.BufferedProtocol):
     def _over(self, parser: Parser) -> None:
         self._sink = None
         self._set_bulk(False)
+        # An upstream that answered a request without taking all of it hardly goes on to the next.
         if parser.reusable and self._request_sent and not self.closed and not self._unsent:
             self.resume()
             self._home.put(self)
@@ -232,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _unsent(self) -> bool:
-        """An upstream that has not taken all of a request, and answered it, hardly goes on to the next."""
+        """A part of the request still waits here."""
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     def eof_received(self) -> bool:
@@ -267,8 +268,12 @@ class Connection(asyncio.BufferedProtocol):
             self._end_answer()
             return
         sink, self._sink = self._sink, None
-        if sink is not None:
+        if sink is None:
+            return
+        if isinstance(exc, OSError):
             sink.on_fault(Broken("the upstream reset the connection before its answer was complete"))
+        else:
+            sink.on_fault(Defect(f"{type(exc).__name__} in the proxy; please report it with this id"))
 
     def _end_answer(self) -> None:
         """The upstream has ended its side: that is an end of the answer, or a break."""

@@ -61,3 +61,12 @@ class Malformed(UpstreamFault):
     """The answer is not HTTP/1.1 as RFC 9112 has it: where it ends cannot be trusted."""
 
     reason = "upstream_malformed"
+
+
+class Defect(UpstreamFault):
+    """The proxy itself failed at what came, and ended the connection."""
+
+    reason = "internal"
+    status = 500
+    end = "rejected"
+    source = "proxy"

@@ -30,11 +30,11 @@ def start(start_proxy: Start, origin: Origin) -> Start:
     return before_origin
 
 
-def narrow(transport: asyncio.Transport) -> None:
-    """Its kernel takes little."""
-    found = transport.get_extra_info("socket")
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
+def narrow(sender: asyncio.Transport | None, receiver: asyncio.Transport | None) -> None:
+    """Their kernels take little on this way; the other way is as ever."""
+    for transport, option in ((sender, socket.SO_SNDBUF), (receiver, socket.SO_RCVBUF)):
+        if transport is not None:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
 
 
 async def until(done: Callable[[], object], timeout_s: float = WAIT_S) -> None:
@@ -46,12 +46,11 @@ async def until(done: Callable[[], object], timeout_s: float = WAIT_S) -> None:
 async def connect_unread(proxy: Proxy) -> tuple[Wire, ClientConnection]:
     """A client that reads nothing, and what the worker has of it."""
     wire = await connect(proxy.port)
-    narrow(wire.transport)
     wire.transport.pause_reading()
     await until(lambda: proxy.server._connections)
     (connection,) = proxy.server._connections
     assert connection.transport is not None
-    narrow(connection.transport)
+    narrow(connection.transport, wire.transport)
     return wire, connection
 
 
@@ -108,12 +107,13 @@ async def test_a_client_that_reads_slowly_all_the_time_is_not_given_up(start: St
 
 @pytest.mark.parametrize("request_head", [b"GET /healthz HTTP/1.1\r\nHost: p\r\n\r\n", GET], ids=["health", "refusals"])
 async def test_requests_wait_while_answers_of_our_own_are_not_taken(request_head: bytes, start: Start) -> None:
-    proxy = await start(default_upstream=f"http://127.0.0.1:{free_port()}")
+    """They are no idle connection, nor a head that is late, however long that takes."""
+    proxy = await start(default_upstream=f"http://127.0.0.1:{free_port()}", head_timeout_s=1.0, keepalive_timeout_s=1.0)
     client, connection = await connect_unread(proxy)
     count = 10_000 if request_head is not GET else 1000
     writing = asyncio.create_task(client.write(request_head * count))
     await until(lambda: connection.stuck)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(2.5)
     assert unsent(connection) < WRITE_BUFFER_BYTES + len(CHUNK)
     client.transport.resume_reading()
     for _ in range(count):
@@ -206,7 +206,7 @@ async def test_an_upstream_that_answers_what_it_has_not_taken_is_not_asked_again
     post = b"POST /v1/x HTTP/1.1\r\nHost: p\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
 
     async def serve(wire: Wire) -> None:
-        narrow(wire.transport)
+        narrow(None, wire.transport)
         while True:
             if b"POST" in await wire.until(b"\r\n\r\n"):
                 wire.transport.pause_reading()
@@ -217,7 +217,7 @@ async def test_an_upstream_that_answers_what_it_has_not_taken_is_not_asked_again
     await client.write(GET)
     await read_answer(client)
     (kept,) = proxy.server._pool._open
-    narrow(kept._transport)
+    narrow(kept._transport, None)
     await client.write(post)
     assert (await read_answer(client))[-1].body == b"ok"
     await client.write(GET)
@@ -233,11 +233,11 @@ async def test_a_websocket_whose_upstream_takes_no_more_leaves_no_connection_beh
 
     async def serve(wire: Wire) -> None:
         await wire.until(b"\r\n\r\n")
-        narrow(wire.transport)
+        narrow(None, wire.transport)
         wire.transport.pause_reading()
         await wire.write(SWITCH)
         for connection in proxy.server._pool._open:
-            narrow(connection._transport)
+            narrow(connection._transport, None)
         await until(lambda: all(connection._transport.get_write_buffer_size() for connection in proxy.server._pool._open))
         wire.transport.write(b"\x88\x00" + b"z" * 40_000_000)
         await asyncio.Event().wait()

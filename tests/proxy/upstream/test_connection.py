@@ -97,5 +97,6 @@ async def test_a_sink_that_fails_at_the_end_of_an_answer_is_told_of_an_end(conne
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
     sink = await ask(connection, Failing(connection))
     assert sink.fault is not None
+    assert (sink.fault.source, sink.fault.reason) == ("proxy", "internal")
     assert [type(each) for each in complaints] == [ArithmeticError]
     assert home.kept == []
